@@ -1,0 +1,44 @@
+package gaitkeeper
+
+import "time"
+
+// EventKind says what happened.
+type EventKind string
+
+// The kinds of event. They are the audit trail, the live feed and what tests assert.
+const (
+	EventSessionStarted   EventKind = "session-started"    // first ACK of a session verified
+	EventSessionEnded     EventKind = "session-ended"      // BYE, STOP, replaced or silent
+	EventSessionRejected  EventKind = "session-rejected"   // HELLO refused; Detail has the code
+	EventSessionRecovered EventKind = "session-recovered"  // a restarted service took a running session up again
+	EventRotationDecided  EventKind = "rotation-decided"   // a new epoch was ordered
+	EventEpochArmed       EventKind = "epoch-armed"        // a transport can open the epoch
+	EventGrantSent        EventKind = "grant-sent"         // the sealed key left for the device
+	EventRotationDone     EventKind = "rotation-done"      // the device's ACK verified
+	EventEpochFirstPacket EventKind = "epoch-first-packet" // a transport opened the epoch's first packet
+	EventEpochRetired     EventKind = "epoch-retired"      // an epoch stopped being delivered
+	EventKeyState         EventKind = "key-state"          // a key changed its SP 800-57 state
+	EventDeviceEnrolled   EventKind = "device-enrolled"
+	EventDeviceRevoked    EventKind = "device-revoked"
+	EventTokenIssued      EventKind = "token-issued"
+	EventProof            EventKind = "proof"    // evidence of a second key holder
+	EventOutsider         EventKind = "outsider" // forged, replayed or unknown traffic, counted once a second
+	EventServiceStarted   EventKind = "service-started"
+	EventServiceStopped   EventKind = "service-stopped"
+)
+
+// Event is one thing that happened, told by the service that did or saw it.
+// It never carries a secret. Unused fields are zero.
+type Event struct {
+	At      time.Time         `json:"at" cbor:"1,keyasint"`
+	Kind    EventKind         `json:"kind" cbor:"2,keyasint"`
+	Service string            `json:"service,omitempty" cbor:"3,keyasint,omitempty"`
+	Device  DeviceID          `json:"device,omitempty" cbor:"4,keyasint,omitempty"`
+	Stream  StreamID          `json:"stream,omitempty" cbor:"5,keyasint,omitempty"`
+	Session SessionID         `json:"session,omitzero" cbor:"6,keyasint,omitzero"`
+	Epoch   Epoch             `json:"epoch,omitempty" cbor:"7,keyasint,omitempty"`
+	Reason  Reason            `json:"reason,omitempty" cbor:"8,keyasint,omitempty"`
+	Index   Index             `json:"index,omitempty" cbor:"9,keyasint,omitempty"`
+	Took    time.Duration     `json:"took_ns,omitempty" cbor:"10,keyasint,omitempty"`
+	Detail  map[string]string `json:"detail,omitempty" cbor:"11,keyasint,omitempty"`
+}
