@@ -1,0 +1,39 @@
+# make test    everything that must hold before a change lands (installs missing Debian packages)
+# make build   bin/gaitkeeper and bin/gaitkeeper-device
+# make demo    the whole system on this machine, with live video
+# make bench   measurements, each as a ratio to a yardstick in the same run
+# make fuzz    every fuzz target for FUZZTIME each
+
+GO        ?= go
+FUZZTIME  ?= 20s
+BENCHTIME ?= 1s
+VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS   := -X main.version=$(VERSION)
+
+.PHONY: test build demo bench fuzz packages check clean
+
+test: packages check
+	$(GO) test -race -timeout 20m ./...
+
+# What can be said without running anything.
+check:
+	$(GO) vet ./...
+	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "gofmt -w needed:"; echo "$$bad"; exit 1; fi
+
+packages:
+	@scripts/packages.sh
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+demo:
+	$(GO) run ./cmd/gaitkeeper demo $(ARGS)
+
+bench: packages
+	@scripts/bench.sh $(BENCHTIME)
+
+fuzz:
+	@scripts/fuzz.sh $(FUZZTIME)
+
+clean:
+	rm -rf bin
