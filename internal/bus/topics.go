@@ -1,0 +1,330 @@
+package bus
+
+import (
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
+)
+
+// Events carries what happened, for the audit trail, the live feed and metrics.
+const Events News[gk.Event] = "gk.events"
+
+// What the key management service answers. Who may ask which of them is in
+// [Permissions].
+const (
+	KMSInfo     Call[Empty, KMSInfoReply]                = "gk.kms.info"
+	KMSOpen     Call[KMSOpenRequest, KMSOpenReply]       = "gk.kms.open"
+	KMSRelease  Call[KMSReleaseRequest, KMSReleaseReply] = "gk.kms.release"
+	KMSSetState Call[KMSStateRequest, Empty]             = "gk.kms.state"
+	KMSKeys     Call[KMSKeysRequest, KMSKeysReply]       = "gk.kms.keys"
+	KMSDevice   Call[KMSDeviceRequest, DeviceRecord]     = "gk.kms.device"
+	KMSEnroll   Call[EnrollRequest, EnrollReply]         = "gk.kms.enroll"
+	KMSJoin     Call[JoinRequest, JoinReply]             = "gk.kms.join"
+	KMSCertify  Call[CertifyRequest, CertifyReply]       = "gk.kms.certify"
+)
+
+// What a transport answers and announces.
+const (
+	TransportAssign  CallTo[AssignRequest, Empty] = "gk.transport.assign"
+	TransportArm     CallTo[ArmRequest, Empty]    = "gk.transport.arm"
+	TransportSwitch  CallTo[SwitchRequest, Empty] = "gk.transport.switch"
+	TransportRelease CallTo[ReleaseStream, Empty] = "gk.transport.release"
+
+	TransportHere   News[TransportAnnouncement] = "gk.transport-news.here"   // every 2 s and at start
+	TransportFirst  News[FirstPacket]           = "gk.transport-news.first"  // at once
+	TransportStatus News[StreamStatus]          = "gk.transport-news.status" // every second for each stream
+	TransportGone   News[EpochGone]             = "gk.transport-news.gone"   // an epoch is no longer armed
+)
+
+// What the processing service answers and announces.
+const (
+	ProcessingRotate  Call[RotateRequest, RotateReply] = "gk.processing.rotate"
+	ProcessingStreams Call[Empty, StreamsReply]        = "gk.processing.streams"
+	ProcessingStop    Call[StopRequest, Empty]         = "gk.processing.stop"
+)
+
+// Empty is the request or reply that says nothing.
+type Empty struct{}
+
+// KMSInfoReply tells whom to trust.
+type KMSInfoReply struct {
+	CA     []byte `cbor:"1,keyasint"` // certificate, DER
+	Public []byte `cbor:"2,keyasint"` // the key management service's Ed25519 signing key
+	KeyID  []byte `cbor:"3,keyasint"`
+}
+
+// KMSOpenRequest opens a session: its first epoch is allocated, and one more is
+// held in reserve. Asking again gives the same answer.
+type KMSOpenRequest struct {
+	Device    gk.DeviceID  `cbor:"1,keyasint"`
+	Stream    gk.StreamID  `cbor:"2,keyasint"`
+	Session   gk.SessionID `cbor:"3,keyasint"`
+	HighWater gk.Epoch     `cbor:"4,keyasint"`
+	SSRC      uint32       `cbor:"5,keyasint"`
+}
+
+// KMSOpenReply names the session's first epoch. Its key is persisted.
+type KMSOpenReply struct {
+	Epoch gk.Epoch `cbor:"1,keyasint"`
+}
+
+// KMSReleaseRequest asks for the key of one epoch, sealed for its receivers. The
+// epoch must be the session's first, any later one already released, or the
+// reserved one. Asking again seals the same key again.
+type KMSReleaseRequest struct {
+	Device     gk.DeviceID         `cbor:"1,keyasint"`
+	Stream     gk.StreamID         `cbor:"2,keyasint"`
+	Session    gk.SessionID        `cbor:"3,keyasint"`
+	Epoch      gk.Epoch            `cbor:"4,keyasint"`
+	Prekey     []byte              `cbor:"5,keyasint,omitempty"` // a device-signed gkrp.Prekey; none: no device envelope
+	Transports []TransportReceiver `cbor:"6,keyasint,omitempty"`
+}
+
+// TransportReceiver is a transport's word for its own HPKE key; the key
+// management service checks it itself.
+type TransportReceiver struct {
+	Transport   gk.TransportID `cbor:"1,keyasint"`
+	Key         []byte         `cbor:"2,keyasint"` // a signed gkrp.ReceiverKey
+	Certificate []byte         `cbor:"3,keyasint"` // DER, URI SAN gaitkeeper:transport/ID
+}
+
+// KMSReleaseReply has one signed gkrp.KeyEnvelope for each receiver, and the
+// confirmation that the device must send back.
+type KMSReleaseReply struct {
+	Device     []byte                    `cbor:"1,keyasint,omitempty"`
+	Confirm    []byte                    `cbor:"2,keyasint,omitempty"` // 32 bytes
+	Transports map[gk.TransportID][]byte `cbor:"3,keyasint,omitempty"`
+}
+
+// KeyState is a media key's state (NIST SP 800-57 part 1 §7).
+type KeyState string
+
+// The states of a media key.
+const (
+	KeyPreActive   KeyState = "pre-active"
+	KeyActive      KeyState = "active"
+	KeyDeactivated KeyState = "deactivated"
+	KeyDestroyed   KeyState = "destroyed"
+)
+
+// KMSStateRequest moves a key to a later state; repeating a move is no error.
+type KMSStateRequest struct {
+	Stream  gk.StreamID  `cbor:"1,keyasint"`
+	Session gk.SessionID `cbor:"2,keyasint"`
+	Epoch   gk.Epoch     `cbor:"3,keyasint"` // 0: every epoch of the session, the reserved one too
+	State   KeyState     `cbor:"4,keyasint"`
+}
+
+// KMSKeysRequest asks for the keys of a stream, newest first.
+type KMSKeysRequest struct {
+	Stream gk.StreamID `cbor:"1,keyasint"`
+}
+
+// KMSKeysReply lists keys without their bytes.
+type KMSKeysReply struct {
+	Keys []KeyInfo `cbor:"1,keyasint" json:"keys"`
+}
+
+// KeyInfo describes a media key. It never holds one.
+type KeyInfo struct {
+	Stream      gk.StreamID  `cbor:"1,keyasint" json:"stream"`
+	Session     gk.SessionID `cbor:"2,keyasint" json:"session"`
+	Epoch       gk.Epoch     `cbor:"3,keyasint" json:"epoch"`
+	State       KeyState     `cbor:"4,keyasint" json:"state"`
+	Created     time.Time    `cbor:"5,keyasint" json:"created"`
+	Activated   time.Time    `cbor:"6,keyasint,omitzero" json:"activated,omitzero"`
+	Deactivated time.Time    `cbor:"7,keyasint,omitzero" json:"deactivated,omitzero"`
+	Destroyed   time.Time    `cbor:"8,keyasint,omitzero" json:"destroyed,omitzero"`
+}
+
+// KMSDeviceRequest asks for a device's enrolment record.
+type KMSDeviceRequest struct {
+	Device gk.DeviceID `cbor:"1,keyasint"`
+}
+
+// DeviceRecord is what is known of an enrolled device.
+type DeviceRecord struct {
+	Device   gk.DeviceID   `cbor:"1,keyasint" json:"device"`
+	Streams  []gk.StreamID `cbor:"2,keyasint" json:"streams"`
+	Public   []byte        `cbor:"3,keyasint" json:"public"` // Ed25519, 32 bytes
+	Enrolled time.Time     `cbor:"4,keyasint" json:"enrolled"`
+	Revoked  bool          `cbor:"5,keyasint,omitempty" json:"revoked,omitempty"`
+}
+
+// EnrollRequest asks for a join token.
+type EnrollRequest struct {
+	Device  gk.DeviceID   `cbor:"1,keyasint"`
+	Streams []gk.StreamID `cbor:"2,keyasint,omitempty"` // none: one, with the device's name
+	TTL     time.Duration `cbor:"3,keyasint"`
+	Address string        `cbor:"4,keyasint"` // host:port of the join endpoint, put into the token
+}
+
+// EnrollReply brings the token's text, once. It holds a secret.
+type EnrollReply struct {
+	Token   string    `cbor:"1,keyasint"`
+	Expires time.Time `cbor:"2,keyasint"`
+}
+
+// JoinRequest uses a join token up.
+type JoinRequest struct {
+	Device gk.DeviceID `cbor:"1,keyasint"`
+	Secret []byte      `cbor:"2,keyasint"`
+	CSR    []byte      `cbor:"3,keyasint"` // PKCS #10, DER, Ed25519
+}
+
+// JoinReply is the new device's identity.
+type JoinReply struct {
+	Device      gk.DeviceID   `cbor:"1,keyasint" json:"device"`
+	Streams     []gk.StreamID `cbor:"2,keyasint" json:"streams"`
+	Certificate []byte        `cbor:"3,keyasint" json:"certificate"` // DER
+	CA          []byte        `cbor:"4,keyasint" json:"ca"`          // DER
+	KMSPublic   []byte        `cbor:"5,keyasint" json:"kms_public"`  // Ed25519, 32 bytes
+}
+
+// CertifyRequest asks for a service's certificate. It is allowed to the
+// assembly alone, over its own connection to the bus.
+type CertifyRequest struct {
+	Role  string   `cbor:"1,keyasint"` // transport, processing, server
+	ID    string   `cbor:"2,keyasint"`
+	Key   []byte   `cbor:"3,keyasint"` // PKIX public key, DER
+	Hosts []string `cbor:"4,keyasint,omitempty"`
+}
+
+// CertifyReply is a service's certificate; for a processing service also the
+// signed gkrp.Controller statement for its key.
+type CertifyReply struct {
+	Certificate []byte `cbor:"1,keyasint"`
+	CA          []byte `cbor:"2,keyasint"`
+	Controller  []byte `cbor:"3,keyasint,omitempty"`
+}
+
+// AssignRequest tells a transport of a stream to come. Repeating it is no error;
+// another session of the same stream replaces the one before once it has a key armed.
+type AssignRequest struct {
+	Stream  gk.StreamID  `cbor:"1,keyasint"`
+	Session gk.SessionID `cbor:"2,keyasint"`
+	SSRC    uint32       `cbor:"3,keyasint"`
+	Payload gkrp.Payload `cbor:"4,keyasint"`
+	Term    uint64       `cbor:"5,keyasint"` // the sender's fencing term; a lower one than seen is refused
+}
+
+// ArmRequest gives a transport one epoch's key. The answer means that packets of
+// the epoch can be opened from now on. Repeating it is no error.
+type ArmRequest struct {
+	Stream   gk.StreamID  `cbor:"1,keyasint"`
+	Session  gk.SessionID `cbor:"2,keyasint"`
+	Epoch    gk.Epoch     `cbor:"3,keyasint"`
+	Envelope []byte       `cbor:"4,keyasint"` // a signed gkrp.KeyEnvelope
+	Reason   gk.Reason    `cbor:"5,keyasint"`
+	Term     uint64       `cbor:"6,keyasint"`
+	// Joining is set where the epoch is already in use, so that the first packet
+	// opened need not be its first: Near is an index recently sent, for the ROC.
+	Joining bool     `cbor:"7,keyasint,omitempty"`
+	Near    gk.Index `cbor:"8,keyasint,omitempty"`
+}
+
+// SwitchRequest tells a transport the index at which an epoch begins, from the
+// device's verified ACK, or an index recently reported, so that it can find the
+// rollover counter of a stream that it joined late.
+type SwitchRequest struct {
+	Stream  gk.StreamID  `cbor:"1,keyasint"`
+	Session gk.SessionID `cbor:"2,keyasint"`
+	Epoch   gk.Epoch     `cbor:"3,keyasint"`
+	First   gk.Index     `cbor:"4,keyasint"`
+	Near    gk.Index     `cbor:"5,keyasint,omitempty"`
+	Term    uint64       `cbor:"6,keyasint"`
+}
+
+// ReleaseStream tells a transport to forget a session and wipe its keys.
+type ReleaseStream struct {
+	Stream  gk.StreamID  `cbor:"1,keyasint"`
+	Session gk.SessionID `cbor:"2,keyasint"`
+	Term    uint64       `cbor:"3,keyasint"`
+}
+
+// TransportAnnouncement says that a transport is there, and where.
+type TransportAnnouncement struct {
+	TransportReceiver
+	Address string    `cbor:"4,keyasint"` // host:port for devices, UDP
+	Started time.Time `cbor:"5,keyasint"` // a new value means that its armed keys are gone
+}
+
+// FirstPacket says that a transport opened the first packet of an epoch.
+type FirstPacket struct {
+	Transport gk.TransportID `cbor:"1,keyasint"`
+	Stream    gk.StreamID    `cbor:"2,keyasint"`
+	Session   gk.SessionID   `cbor:"3,keyasint"`
+	Epoch     gk.Epoch       `cbor:"4,keyasint"`
+	Index     gk.Index       `cbor:"5,keyasint"`
+	At        time.Time      `cbor:"6,keyasint"`
+}
+
+// EpochGone says that a transport no longer opens an epoch.
+type EpochGone struct {
+	Transport gk.TransportID `cbor:"1,keyasint"`
+	Stream    gk.StreamID    `cbor:"2,keyasint"`
+	Session   gk.SessionID   `cbor:"3,keyasint"`
+	Epoch     gk.Epoch       `cbor:"4,keyasint"`
+}
+
+// StreamStatus is a stream as a transport sees it. Counts rise since the session
+// was assigned.
+type StreamStatus struct {
+	Transport gk.TransportID    `cbor:"1,keyasint" json:"transport"`
+	Stream    gk.StreamID       `cbor:"2,keyasint" json:"stream"`
+	Session   gk.SessionID      `cbor:"3,keyasint" json:"session"`
+	Epoch     gk.Epoch          `cbor:"4,keyasint" json:"epoch"`   // of the newest accepted packet
+	Highest   gk.Index          `cbor:"5,keyasint" json:"highest"` // accepted
+	Delivered uint64            `cbor:"6,keyasint" json:"delivered"`
+	Bytes     uint64            `cbor:"7,keyasint" json:"bytes"` // RTP payload, delivered
+	Lost      uint64            `cbor:"8,keyasint" json:"lost"`  // gaps given up
+	Dropped   map[string]uint64 `cbor:"9,keyasint,omitempty" json:"dropped,omitempty"`
+	SilentMs  uint32            `cbor:"10,keyasint" json:"silent_ms"` // since the last accepted packet
+	Viewers   int               `cbor:"11,keyasint" json:"viewers"`
+}
+
+// RotateRequest asks for a new epoch.
+type RotateRequest struct {
+	Stream gk.StreamID `cbor:"1,keyasint"`
+	Reason gk.Reason   `cbor:"2,keyasint"`
+	Wait   bool        `cbor:"3,keyasint,omitempty"` // answer when the device has confirmed
+}
+
+// RotateReply names the epoch that the request led to.
+type RotateReply struct {
+	Epoch gk.Epoch      `cbor:"1,keyasint" json:"epoch"`
+	Done  bool          `cbor:"2,keyasint" json:"done"`
+	Took  time.Duration `cbor:"3,keyasint" json:"took_ns"`
+}
+
+// StopRequest ends a stream's session.
+type StopRequest struct {
+	Stream gk.StreamID `cbor:"1,keyasint"`
+	Text   string      `cbor:"2,keyasint,omitempty"`
+}
+
+// StreamsReply lists the streams that the processing service runs.
+type StreamsReply struct {
+	Streams []StreamInfo `cbor:"1,keyasint" json:"streams"`
+}
+
+// StreamInfo is a stream for people and programs to look at.
+type StreamInfo struct {
+	Stream     gk.StreamID          `cbor:"1,keyasint" json:"stream"`
+	Device     gk.DeviceID          `cbor:"2,keyasint" json:"device"`
+	Session    gk.SessionID         `cbor:"3,keyasint" json:"session"`
+	State      string               `cbor:"4,keyasint" json:"state"` // starting, live, silent, recovering, ended
+	Epoch      gk.Epoch             `cbor:"5,keyasint" json:"epoch"`
+	KeySince   time.Time            `cbor:"6,keyasint,omitzero" json:"key_since,omitzero"`
+	Rotations  uint64               `cbor:"7,keyasint" json:"rotations"`
+	ByReason   map[gk.Reason]uint64 `cbor:"8,keyasint,omitempty" json:"by_reason,omitempty"`
+	LastTook   time.Duration        `cbor:"9,keyasint,omitempty" json:"last_rotation_ns,omitempty"`
+	LastReason gk.Reason            `cbor:"10,keyasint,omitempty" json:"last_reason,omitempty"`
+	Rotating   bool                 `cbor:"11,keyasint,omitempty" json:"rotating,omitempty"`
+	SSRC       uint32               `cbor:"12,keyasint" json:"ssrc"`
+	Payload    gkrp.Payload         `cbor:"13,keyasint" json:"payload"`
+	Sent       uint64               `cbor:"14,keyasint" json:"sent"` // packets, as the device reports
+	Status     []StreamStatus       `cbor:"15,keyasint,omitempty" json:"status,omitempty"`
+	Started    time.Time            `cbor:"16,keyasint,omitzero" json:"started,omitzero"`
+}
