@@ -1,0 +1,195 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+// eachConn runs a test over every kind of service bus.
+func eachConn(t *testing.T, test func(t *testing.T, a, b Conn)) {
+	t.Run("memory", func(t *testing.T) {
+		m := NewMemory()
+		a, b := m.Conn(), m.Conn()
+		defer a.Close()
+		defer b.Close()
+		test(t, a, b)
+	})
+	t.Run("nats", func(t *testing.T) {
+		s, err := server.NewServer(&server.Options{DontListen: true, NoLog: true, NoSigs: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go s.Start()
+		if !s.ReadyForConnections(10 * time.Second) {
+			t.Fatal("the server did not start")
+		}
+		defer s.Shutdown()
+		dial := func() Conn {
+			nc, err := nats.Connect("", nats.InProcessServer(s))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return NewNATS(nc)
+		}
+		a, b := dial(), dial()
+		defer a.Close()
+		defer b.Close()
+		test(t, a, b)
+	})
+}
+
+func TestCallsAndRefusals(t *testing.T) {
+	eachConn(t, func(t *testing.T, a, b Conn) {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if _, err := KMSOpen.Do(ctx, a, KMSOpenRequest{}); !errors.Is(err, ErrNoResponder) {
+			t.Fatalf("without a server: %v, want ErrNoResponder", err)
+		}
+		s, err := KMSOpen.Serve(b, func(_ context.Context, r KMSOpenRequest) (KMSOpenReply, error) {
+			if r.HighWater > 100 {
+				return KMSOpenReply{}, Refuse(CodeEpochJump, "epoch %d is too far", r.HighWater)
+			}
+			return KMSOpenReply{Epoch: r.HighWater + 1}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+		rep, err := KMSOpen.Do(ctx, a, KMSOpenRequest{HighWater: 6})
+		if err != nil || rep.Epoch != 7 {
+			t.Fatalf("got %v, %v", rep, err)
+		}
+		_, err = KMSOpen.Do(ctx, a, KMSOpenRequest{HighWater: 101})
+		if CodeOf(err) != CodeEpochJump || err.Error() != "epoch 101 is too far" {
+			t.Fatalf("refusal came back as %v (%s)", err, CodeOf(err))
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestCallToReachesOnlyItsInstance(t *testing.T) {
+	eachConn(t, func(t *testing.T, a, b Conn) {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		got := make(chan AssignRequest, 1)
+		_, err := TransportAssign.Serve(b, "t1", func(_ context.Context, r AssignRequest) (Empty, error) {
+			got <- r
+			return Empty{}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+		want := AssignRequest{Stream: "cam-1", Session: gk.SessionID{1, 2}, SSRC: 77, Term: 3}
+		if _, err := TransportAssign.Do(ctx, a, "t1", want); err != nil {
+			t.Fatal(err)
+		}
+		if r := <-got; r != want {
+			t.Fatalf("got %+v, want %+v", r, want)
+		}
+		if _, err := TransportAssign.Do(ctx, a, "t2", want); !errors.Is(err, ErrNoResponder) {
+			t.Fatalf("another instance: %v", err)
+		}
+	})
+}
+
+func TestNewsKeepsOrder(t *testing.T) {
+	eachConn(t, func(t *testing.T, a, b Conn) {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		got := make(chan FirstPacket, 100)
+		if _, err := TransportFirst.Hear(b, func(f FirstPacket) { got <- f }); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 100 {
+			if err := TransportFirst.Tell(a, FirstPacket{Epoch: gk.Epoch(i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 100 {
+			if f := <-got; f.Epoch != gk.Epoch(i) {
+				t.Fatalf("announcement %d came as %d", i, f.Epoch)
+			}
+		}
+	})
+}
+
+func TestMemoryCourierTampering(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMemory()
+		a, b := m.Courier(), m.Courier()
+		defer a.Close()
+		defer b.Close()
+		var got []string
+		if err := b.Listen("gkrp/1/+/+/up", func(_ string, p []byte) { got = append(got, string(p)) }); err != nil {
+			t.Fatal(err)
+		}
+		m.Tamper(func(_ string, p []byte) []Delivery {
+			switch string(p) {
+			case "lost":
+				return nil
+			case "twice":
+				return []Delivery{{Payload: p}, {Payload: p, After: time.Second}}
+			}
+			return []Delivery{{Payload: p, After: 2 * time.Second}}
+		})
+		for _, s := range []string{"late", "lost", "twice"} {
+			if err := a.Send("gkrp/1/cam/cam/up", []byte(s)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := a.Send("gkrp/1/cam/cam/down", []byte("elsewhere")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if len(got) != 3 || got[0] != "twice" || got[1] != "twice" || got[2] != "late" {
+			t.Fatalf("arrived: %v", got)
+		}
+	})
+}
+
+func TestRefusalOfUndecodableRequest(t *testing.T) {
+	m := NewMemory()
+	c := m.Conn()
+	defer c.Close()
+	if _, err := KMSKeys.Serve(c, func(context.Context, KMSKeysRequest) (KMSKeysReply, error) { return KMSKeysReply{}, nil }); err != nil {
+		t.Fatal(err)
+	}
+	data, err := c.Request(context.Background(), string(KMSKeys), []byte{0xff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a answer
+	if err := decMode.Unmarshal(data, &a); err != nil || a.Refusal == nil || a.Refusal.Code != CodeBadRequest {
+		t.Fatalf("answer %x: %+v, %v", data, a, err)
+	}
+}
+
+func FuzzAnnouncements(f *testing.F) {
+	seed, _ := encMode.Marshal(StreamStatus{Stream: "cam-1", Dropped: map[string]uint64{"auth": 3}})
+	f.Add(seed)
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		var s StreamStatus
+		_ = decMode.Unmarshal(data, &s)
+		var a TransportAnnouncement
+		_ = decMode.Unmarshal(data, &a)
+	})
+}

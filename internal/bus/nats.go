@@ -1,0 +1,79 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+)
+
+// NATS is a [Conn] over a NATS connection.
+type NATS struct{ nc *nats.Conn }
+
+// InboxOption gives a role its own reply subjects, which its permissions name.
+func InboxOption(r Role) nats.Option { return nats.CustomInboxPrefix(inbox(r)) }
+
+// NewNATS wraps nc; Close closes it.
+func NewNATS(nc *nats.Conn) *NATS { return &NATS{nc: nc} }
+
+// Publish implements [Conn].
+func (n *NATS) Publish(subject string, data []byte) error { return n.nc.Publish(subject, data) }
+
+// Subscribe implements [Conn].
+func (n *NATS) Subscribe(subject string, handle func(string, []byte)) (Subscription, error) {
+	s, err := n.nc.Subscribe(subject, func(m *nats.Msg) { handle(m.Subject, m.Data) })
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to %s: %w", subject, err)
+	}
+	return natsSub{s}, nil
+}
+
+// Request implements [Conn].
+func (n *NATS) Request(ctx context.Context, subject string, data []byte) ([]byte, error) {
+	m, err := n.nc.RequestWithContext(ctx, subject, data)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return nil, ErrNoResponder
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m.Data, nil
+}
+
+// Respond implements [Conn]. Every request runs in a goroutine of its own, so
+// that one that waits for storage does not hold up the next.
+func (n *NATS) Respond(subject string, handle func(context.Context, string, []byte) []byte) (Subscription, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s, err := n.nc.Subscribe(subject, func(m *nats.Msg) {
+		go func() {
+			// A failed reply needs no handling: the asker's deadline covers it.
+			_ = m.Respond(handle(ctx, m.Subject, m.Data))
+		}()
+	})
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("serve %s: %w", subject, err)
+	}
+	return natsResponder{natsSub{s}, cancel}, nil
+}
+
+// Flush implements [Conn]: it returns when the server has seen everything before.
+func (n *NATS) Flush(ctx context.Context) error { return n.nc.FlushWithContext(ctx) }
+
+// Close implements [Conn].
+func (n *NATS) Close() { n.nc.Close() }
+
+type natsSub struct{ s *nats.Subscription }
+
+func (s natsSub) Close() error { return s.s.Unsubscribe() }
+
+type natsResponder struct {
+	natsSub
+	cancel context.CancelFunc
+}
+
+func (r natsResponder) Close() error {
+	r.cancel()
+	return r.natsSub.Close()
+}

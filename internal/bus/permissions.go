@@ -1,0 +1,66 @@
+package bus
+
+import gk "github.com/gaitkeeper/gaitkeeper"
+
+// Role names a service for what it may do on the bus.
+type Role string
+
+// The roles of the service bus. Assembly is the process's own hand, which asks
+// for the services' certificates and nothing else.
+const (
+	RoleKMS        Role = "kms"
+	RoleTransport  Role = "transport"
+	RoleProcessing Role = "processing"
+	RoleAPI        Role = "api"
+	RoleAudit      Role = "audit"
+	RoleAssembly   Role = "assembly"
+)
+
+// Permissions lists the NATS subjects that a role may publish to and subscribe
+// to. JetStream's own subjects for a role's key-value buckets stand in Buckets.
+type Permissions struct {
+	Publish   []string
+	Subscribe []string
+	Buckets   []string // key-value buckets that the role reads and writes
+}
+
+// The key-value buckets, each of one role.
+const (
+	BucketKMS        = "gk-kms"        // root, CA, devices, tokens, media key envelopes
+	BucketProcessing = "gk-processing" // rotation records
+)
+
+// inbox is where a role's replies arrive: its own, so that no role can listen to
+// the answers that another gets.
+func inbox(r Role) string { return "_INBOX." + string(r) }
+
+// PermissionsOf is the least that each role needs. Nothing else is allowed.
+func PermissionsOf(r Role, transport gk.TransportID) Permissions {
+	var p Permissions
+	switch r {
+	case RoleKMS:
+		p.Subscribe = []string{"gk.kms.>"}
+		p.Publish = []string{string(Events)}
+		p.Buckets = []string{BucketKMS}
+	case RoleTransport:
+		me := "." + string(transport)
+		p.Subscribe = []string{string(TransportAssign) + me, string(TransportArm) + me, string(TransportSwitch) + me, string(TransportRelease) + me}
+		p.Publish = []string{"gk.transport-news.>", string(Events), string(KMSInfo)}
+	case RoleProcessing:
+		p.Subscribe = []string{"gk.processing.>", "gk.transport-news.>"}
+		p.Publish = []string{"gk.transport.>", string(Events), string(KMSInfo), string(KMSOpen), string(KMSRelease), string(KMSSetState), string(KMSDevice)}
+		p.Buckets = []string{BucketProcessing}
+	case RoleAPI:
+		p.Subscribe = []string{string(Events), "gk.transport-news.>"}
+		p.Publish = []string{string(ProcessingRotate), string(ProcessingStreams), string(ProcessingStop), string(KMSInfo), string(KMSKeys), string(KMSEnroll), string(KMSJoin), string(Events)}
+	case RoleAudit:
+		p.Subscribe = []string{string(Events)}
+	case RoleAssembly:
+		p.Publish = []string{string(KMSInfo), string(KMSCertify), string(Events)}
+	}
+	p.Subscribe = append(p.Subscribe, inbox(r)+".>")
+	for _, b := range p.Buckets {
+		p.Publish = append(p.Publish, "$KV."+b+".>", "$JS.API.*.*.KV_"+b, "$JS.API.*.*.KV_"+b+".>", "$JS.API.*.*.*.KV_"+b, "$JS.API.*.*.*.KV_"+b+".>", "$JS.API.DIRECT.GET.KV_"+b, "$JS.API.DIRECT.GET.KV_"+b+".>", "$JS.API.INFO", "$JS.FC.>")
+	}
+	return p
+}
