@@ -1,0 +1,666 @@
+package gkrp
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"slices"
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+)
+
+// Session is the service's half of the protocol for one session of one stream:
+// a pure state machine. [Session.Step] takes what happened and gives what is to
+// be done; whoever runs it does that and feeds the outcomes back as inputs. It
+// owns no clock, lock or connection, and is not safe for concurrent use.
+//
+// One rotation passes the stages below, top to bottom. In each, what is still
+// missing is asked for again after a while, so that a lost answer, a restarted
+// service or a dropped message needs no rule of its own:
+//
+//	Opening    the key management service allocates the session's first epoch
+//	Recording  the intent is written down (skipped where an urgent rotation may not wait)
+//	Releasing  the epoch's key is sealed for the device and for every transport
+//	Arming     every transport confirms that it can open the epoch
+//	Granting   the GRANT goes out, byte for byte the same each time, until its ACK verifies
+//
+// so nothing is ever sent that cannot be opened.
+type Session struct {
+	Record
+
+	timing   Timing
+	offer    *Hello                        // the proven HELLO, until the first ACK
+	wants    gk.Reason                     // a request that came while a rotation was in flight
+	rot      *rotation                     // the rotation in flight
+	rejoin   map[gk.TransportID]*rejoining // transports that lost their keys
+	rotateAt time.Time                     // scheduled rotation
+	base     uint64                        // device's packet count when the epoch began
+	packets  uint64                        // as last reported
+	reports  uint64                        // number of the last report
+	endAt    time.Time                     // an ended session lets late packets arrive first
+	over     bool
+}
+
+// Record is what of a session is written down. A service that takes the session
+// over goes on from it.
+type Record struct {
+	Device     gk.DeviceID          `cbor:"1,keyasint"`
+	Stream     gk.StreamID          `cbor:"2,keyasint"`
+	Session    gk.SessionID         `cbor:"3,keyasint"`
+	SSRC       uint32               `cbor:"4,keyasint"`
+	Version    Version              `cbor:"5,keyasint"`
+	Suite      Suite                `cbor:"6,keyasint"`
+	Payload    Payload              `cbor:"7,keyasint"`
+	Transports []gk.TransportID     `cbor:"8,keyasint"`
+	Epoch      gk.Epoch             `cbor:"9,keyasint"`            // confirmed by the device; 0 until the first ACK
+	First      gk.Index             `cbor:"10,keyasint"`           // where Epoch begins
+	Near       gk.Index             `cbor:"11,keyasint"`           // last reported
+	Pending    gk.Epoch             `cbor:"12,keyasint,omitempty"` // ordered, perhaps granted, not confirmed
+	Why        gk.Reason            `cbor:"13,keyasint,omitempty"` // of Pending
+	Prekeys    [][]byte             `cbor:"14,keyasint"`           // not yet used
+	Rotations  uint64               `cbor:"15,keyasint"`
+	ByReason   map[gk.Reason]uint64 `cbor:"16,keyasint"`
+	Since      time.Time            `cbor:"17,keyasint"` // when Epoch was confirmed
+	Started    time.Time            `cbor:"18,keyasint"`
+	Took       time.Duration        `cbor:"19,keyasint"` // of the last rotation, decision to ACK
+	Ended      bool                 `cbor:"20,keyasint,omitempty"`
+	Term       uint64               `cbor:"21,keyasint"`
+}
+
+// Timing is when a session does what. Zero durations switch a rule off.
+type Timing struct {
+	Every      time.Duration // scheduled rotation
+	Packets    uint64        // rotation by packets sent under one key
+	Retry      time.Duration // first repetition of what was not answered; doubles up to RetryMax
+	RetryMax   time.Duration
+	CloseAfter time.Duration // a candidate that does not confirm is dropped
+	Linger     time.Duration // after BYE, for late packets
+	Policy     Policy        // what WELCOME tells the device
+	Addresses  map[gk.TransportID]string
+}
+
+// Stage is how far a rotation has come.
+type Stage uint8
+
+// The stages, in order.
+const (
+	StageOpening Stage = iota + 1
+	StageRecording
+	StageReleasing
+	StageArming
+	StageGranting
+)
+
+func (s Stage) String() string {
+	return [...]string{"?", "opening", "recording", "releasing", "arming", "granting"}[min(int(s), 5)]
+}
+
+type rotation struct {
+	epoch     gk.Epoch
+	reason    gk.Reason
+	stage     Stage
+	decided   time.Time
+	prekey    []byte
+	envelopes map[gk.TransportID][]byte
+	armed     map[gk.TransportID]bool
+	confirm   []byte
+	grant     []byte // payload, fixed once made
+	hash      []byte
+	adopted   bool // taken over from another instance: the device may answer an earlier GRANT
+	retry     backoff
+}
+
+// rejoining brings a restarted transport back to the epochs in use.
+type rejoining struct {
+	want  []gk.Epoch
+	env   map[gk.Epoch][]byte
+	retry backoff
+}
+
+type backoff struct {
+	at   time.Time
+	wait time.Duration
+}
+
+func (b *backoff) due(now time.Time) bool { return !b.at.After(now) }
+
+func (b *backoff) next(now time.Time, t Timing) {
+	b.wait = min(max(2*b.wait, t.Retry), t.RetryMax)
+	b.at = now.Add(b.wait)
+}
+
+// Input is something that happened.
+type Input interface{ input() }
+
+// The inputs of a [Session].
+type (
+	// Tick is the passing of time; [Session.Deadline] says when one is wanted.
+	Tick struct{}
+	// Opened: the key management service allocated the session's first epoch.
+	Opened struct{ Epoch gk.Epoch }
+	// Recorded: the record with this pending epoch is written down.
+	Recorded struct{ Pending gk.Epoch }
+	// Released: an epoch's key was sealed.
+	Released struct {
+		Epoch      gk.Epoch
+		Device     []byte
+		Confirm    []byte
+		Transports map[gk.TransportID][]byte
+	}
+	// Armed: a transport can open the epoch.
+	Armed struct {
+		Transport gk.TransportID
+		Epoch     gk.Epoch
+	}
+	// Heard: a message of the device whose signature verified.
+	Heard struct{ Message Message }
+	// Rotate: a new epoch is wanted.
+	Rotate struct{ Reason gk.Reason }
+	// TransportLost: a transport restarted and has no keys any more.
+	TransportLost struct{ Transport gk.TransportID }
+	// PrekeyRefused: the key management service does not accept the prekey that
+	// the epoch's key was to be sealed to.
+	PrekeyRefused struct{ Epoch gk.Epoch }
+	// End: the session is to end now.
+	End struct{ Code Code }
+)
+
+func (Tick) input()          {}
+func (Opened) input()        {}
+func (Recorded) input()      {}
+func (Released) input()      {}
+func (Armed) input()         {}
+func (Heard) input()         {}
+func (Rotate) input()        {}
+func (TransportLost) input() {}
+func (PrekeyRefused) input() {}
+func (End) input()           {}
+
+// Effect is something to be done.
+type Effect interface{ effect() }
+
+// The effects of a [Session].
+type (
+	// OpenKeys asks the key management service to open the session; [Opened] answers.
+	OpenKeys struct{ HighWater gk.Epoch }
+	// Write asks for the record to be written down; [Recorded] answers.
+	Write struct{ Record Record }
+	// Release asks for the key of an epoch; [Released] answers.
+	Release struct {
+		Epoch      gk.Epoch
+		Prekey     []byte // nil: for transports only
+		Transports []gk.TransportID
+	}
+	// Arm gives a transport the key of an epoch; [Armed] answers.
+	Arm struct {
+		Transport gk.TransportID
+		Epoch     gk.Epoch
+		Envelope  []byte
+		Reason    gk.Reason
+		Joining   bool
+		Near      gk.Index
+	}
+	// Send signs and sends a message to the device.
+	Send struct{ Message Message }
+	// SendGrant signs and sends a stored GRANT payload to the device.
+	SendGrant struct{ Payload []byte }
+	// Switch tells every transport where an epoch begins, or what index is near.
+	Switch struct {
+		Epoch       gk.Epoch
+		First, Near gk.Index
+	}
+	// Activate moves a key to active, and the one before it to deactivated.
+	Activate struct{ Epoch, Before gk.Epoch }
+	// Close wipes the session's keys everywhere.
+	Close struct{}
+	// Tell announces an event; the runner fills device, stream and session in.
+	Tell struct{ Event gk.Event }
+	// Over is the last effect of a session.
+	Over struct{ Code Code }
+)
+
+func (OpenKeys) effect()  {}
+func (Write) effect()     {}
+func (Release) effect()   {}
+func (Arm) effect()       {}
+func (Send) effect()      {}
+func (SendGrant) effect() {}
+func (Switch) effect()    {}
+func (Activate) effect()  {}
+func (Close) effect()     {}
+func (Tell) effect()      {}
+func (Over) effect()      {}
+
+// Begin makes the candidate session that a proven HELLO asks for. The record
+// names the stream's SSRC, transports and term; version and suite are chosen.
+func Begin(now time.Time, r Record, hello *Hello, t Timing) (*Session, []Effect) {
+	r.Device, r.Stream, r.Session, r.Payload = hello.Device, hello.Stream, hello.Session, hello.Payload
+	r.Prekeys = slices.Clone(hello.Prekeys)
+	r.Started = now
+	r.ByReason = map[gk.Reason]uint64{}
+	s := &Session{Record: r, timing: t, offer: hello}
+	s.rot = &rotation{reason: gk.ReasonStart, stage: StageOpening, decided: now}
+	s.endAt = now.Add(t.CloseAfter)
+	return s, s.push(now)
+}
+
+// Resume takes a recorded session up again. Its transports are given the epochs
+// in use, and a rotation that was under way is repeated.
+func Resume(now time.Time, r Record, t Timing) (*Session, []Effect) {
+	s := &Session{Record: r, timing: t}
+	if s.ByReason == nil {
+		s.ByReason = map[gk.Reason]uint64{}
+	}
+	s.schedule(now)
+	fx := []Effect{Tell{gk.Event{Kind: gk.EventSessionRecovered, Epoch: r.Epoch}}}
+	for _, id := range r.Transports {
+		fx = append(fx, s.transportLost(now, id)...)
+	}
+	if r.Pending > r.Epoch {
+		s.rot = &rotation{epoch: r.Pending, reason: r.Why, stage: StageReleasing, decided: now, adopted: true}
+		fx = append(fx, s.push(now)...)
+	}
+	return s, fx
+}
+
+// Candidate reports whether the device has not confirmed its first key yet.
+func (s *Session) Candidate() bool { return s.Record.Epoch == 0 }
+
+// Rotating reports the epoch of the rotation in flight, and its stage.
+func (s *Session) Rotating() (gk.Epoch, Stage) {
+	if s.rot == nil {
+		return 0, 0
+	}
+	return s.rot.epoch, s.rot.stage
+}
+
+// Reported gives the device's own count of packets sent.
+func (s *Session) Reported() uint64 { return s.packets }
+
+// Deadline says when the next [Tick] is wanted; zero means never.
+func (s *Session) Deadline() time.Time {
+	var d time.Time
+	sooner := func(t time.Time) {
+		if !t.IsZero() && (d.IsZero() || t.Before(d)) {
+			d = t
+		}
+	}
+	if s.over {
+		return d
+	}
+	if s.rot != nil {
+		sooner(s.rot.retry.at)
+	} else {
+		sooner(s.rotateAt)
+	}
+	for _, j := range s.rejoin {
+		sooner(j.retry.at)
+	}
+	sooner(s.endAt)
+	return d
+}
+
+// Step takes one input and gives what is to be done about it.
+func (s *Session) Step(now time.Time, in Input) []Effect {
+	if s.over {
+		return nil
+	}
+	switch in := in.(type) {
+	case Tick:
+		return s.tick(now)
+	case Opened:
+		if s.rot != nil && s.rot.stage == StageOpening {
+			s.rot.epoch = in.Epoch
+			return s.enter(now, StageReleasing)
+		}
+	case Recorded:
+		if s.rot != nil && s.rot.stage == StageRecording && in.Pending == s.rot.epoch {
+			return s.enter(now, StageReleasing)
+		}
+	case Released:
+		return s.released(now, in)
+	case Armed:
+		return s.armed(now, in)
+	case Heard:
+		return s.heard(now, in.Message)
+	case Rotate:
+		return s.rotate(now, in.Reason)
+	case TransportLost:
+		return s.transportLost(now, in.Transport)
+	case PrekeyRefused:
+		if s.rot != nil && s.rot.stage == StageReleasing && s.rot.epoch == in.Epoch {
+			s.rot.prekey = nil
+		}
+	case End:
+		return s.end(in.Code)
+	}
+	return nil
+}
+
+// rotate begins a rotation, or lets the one in flight serve the request.
+func (s *Session) rotate(now time.Time, reason gk.Reason) []Effect {
+	if s.Candidate() || s.Record.Ended {
+		return nil
+	}
+	if s.rot != nil {
+		// The key in flight is as fresh as one asked for now, unless there is proof
+		// that a key which the device already has been granted is known to another.
+		if reason == gk.ReasonProof && s.rot.stage == StageGranting {
+			s.wants = reason
+		}
+		return nil
+	}
+	s.wants = ""
+	s.rot = &rotation{epoch: s.Record.Epoch + 1, reason: reason, decided: now}
+	s.Pending, s.Why = s.rot.epoch, reason
+	fx := []Effect{Tell{gk.Event{Kind: gk.EventRotationDecided, Epoch: s.rot.epoch, Reason: reason}}}
+	if reason.Urgent() {
+		// A record that comes late costs nothing: an epoch that was perhaps granted
+		// is found again from the device's REPORT.
+		fx = append(fx, Write{s.snapshot()})
+		return append(fx, s.enter(now, StageReleasing)...)
+	}
+	return append(fx, s.enter(now, StageRecording)...)
+}
+
+func (s *Session) enter(now time.Time, stage Stage) []Effect {
+	s.rot.stage = stage
+	s.rot.retry = backoff{}
+	return s.push(now)
+}
+
+// push asks for whatever the present stage still lacks.
+func (s *Session) push(now time.Time) []Effect {
+	r := s.rot
+	r.retry.next(now, s.timing)
+	switch r.stage {
+	case StageOpening:
+		return []Effect{OpenKeys{s.offer.HighWater}}
+	case StageRecording:
+		return []Effect{Write{s.snapshot()}}
+	case StageReleasing:
+		if r.prekey == nil {
+			if len(s.Prekeys) == 0 {
+				return []Effect{Send{&Refill{Stream: s.Stream, Session: s.Session}}}
+			}
+			r.prekey, s.Prekeys = s.Prekeys[0], s.Prekeys[1:]
+		}
+		return []Effect{Release{r.epoch, r.prekey, s.Transports}}
+	case StageArming:
+		var fx []Effect
+		for _, id := range s.Transports {
+			if !r.armed[id] {
+				fx = append(fx, Arm{id, r.epoch, r.envelopes[id], r.reason, false, max(s.First, s.Near)})
+			}
+		}
+		return fx
+	case StageGranting:
+		if s.Candidate() {
+			return []Effect{Send{s.welcome()}}
+		}
+		return []Effect{SendGrant{r.grant}}
+	}
+	return nil
+}
+
+func (s *Session) released(now time.Time, in Released) []Effect {
+	r := s.rot
+	if r != nil && r.stage == StageReleasing && in.Epoch == r.epoch && in.Device != nil {
+		r.envelopes, r.confirm, r.armed = in.Transports, in.Confirm, map[gk.TransportID]bool{}
+		g := &Grant{
+			Stream: s.Stream, Session: s.Session, Epoch: r.epoch, Reason: r.reason,
+			ActWithin: uint32(s.timing.RetryMax.Milliseconds()), Envelope: in.Device, Term: s.Term,
+		}
+		r.grant = must(Encode(g))
+		r.hash = Hash(r.grant)
+		return s.enter(now, StageArming)
+	}
+	var fx []Effect
+	for _, id := range s.Transports {
+		j, env := s.rejoin[id], in.Transports[id]
+		if j == nil || env == nil || !slices.Contains(j.want, in.Epoch) {
+			continue
+		}
+		j.env[in.Epoch] = env
+		fx = append(fx, s.armJoining(id, in.Epoch, env))
+	}
+	return fx
+}
+
+func (s *Session) armJoining(id gk.TransportID, e gk.Epoch, env []byte) Effect {
+	return Arm{id, e, env, gk.ReasonStart, true, max(s.First, s.Near)}
+}
+
+func (s *Session) armed(now time.Time, in Armed) []Effect {
+	if j := s.rejoin[in.Transport]; j != nil {
+		j.want = slices.DeleteFunc(j.want, func(e gk.Epoch) bool { return e == in.Epoch })
+		if len(j.want) == 0 {
+			delete(s.rejoin, in.Transport)
+		}
+	}
+	r := s.rot
+	if r == nil || in.Epoch != r.epoch || r.stage != StageArming || r.armed[in.Transport] {
+		return nil
+	}
+	r.armed[in.Transport] = true
+	fx := []Effect{Tell{gk.Event{Kind: gk.EventEpochArmed, Epoch: r.epoch, Reason: r.reason, Took: now.Sub(r.decided), Detail: map[string]string{"transport": string(in.Transport)}}}}
+	for _, id := range s.Transports {
+		if !r.armed[id] {
+			return fx
+		}
+	}
+	fx = append(fx, Tell{gk.Event{Kind: gk.EventGrantSent, Epoch: r.epoch, Reason: r.reason, Took: now.Sub(r.decided)}})
+	return append(fx, s.enter(now, StageGranting)...)
+}
+
+func (s *Session) welcome() *Welcome {
+	w := &Welcome{
+		Session: s.Session, HelloHash: Hash(must(Encode(s.offer))),
+		Versions: s.offer.Versions, Suites: s.offer.Suites, Version: s.Version, Suite: s.Suite,
+		Stream: s.Stream, SSRC: s.SSRC, Policy: s.timing.Policy, Grant: s.rot.grant,
+	}
+	for _, id := range s.Transports {
+		w.Transports = append(w.Transports, s.timing.Addresses[id])
+	}
+	return w
+}
+
+func (s *Session) heard(now time.Time, m Message) []Effect {
+	switch m := m.(type) {
+	case *Hello: // the WELCOME was lost
+		if s.rot != nil && s.rot.stage == StageGranting && s.Candidate() {
+			s.offer = m
+			return s.push(now)
+		}
+	case *Ack:
+		return s.acked(now, m)
+	case *Report:
+		return s.reported(now, m)
+	case *Refill:
+		s.addPrekeys(m.Prekeys)
+		if s.rot != nil && s.rot.stage == StageReleasing && s.rot.prekey == nil {
+			return s.push(now)
+		}
+	case *Bye:
+		if !s.Record.Ended {
+			s.Record.Ended = true
+			s.rot, s.rejoin, s.rotateAt = nil, nil, time.Time{}
+			s.endAt = now.Add(s.timing.Linger)
+			return []Effect{Tell{gk.Event{Kind: gk.EventSessionEnded, Epoch: s.Record.Epoch, Index: m.End, Detail: map[string]string{"by": "device"}}}}
+		}
+	}
+	return nil
+}
+
+// acked completes the rotation in flight if the ACK proves that the device has
+// its key.
+func (s *Session) acked(now time.Time, a *Ack) []Effect {
+	r := s.rot
+	if r == nil || r.stage != StageGranting || a.Epoch != r.epoch {
+		return nil // a repetition of an ACK that was already taken
+	}
+	if !hmac.Equal(a.Confirm, r.confirm) || !r.adopted && !bytes.Equal(a.GrantHash, r.hash) || a.First < s.First {
+		return []Effect{Tell{gk.Event{Kind: gk.EventOutsider, Epoch: a.Epoch, Detail: map[string]string{"cause": "ack does not fit its grant"}}}}
+	}
+	before, started := s.Record.Epoch, s.Candidate()
+	s.Record.Epoch, s.First, s.Near, s.Since = a.Epoch, a.First, max(s.Near, a.First), now
+	s.Took = now.Sub(r.decided)
+	s.Pending, s.Why = 0, ""
+	s.ByReason[r.reason]++
+	if !started {
+		s.Rotations++
+	}
+	s.base = s.packets
+	s.addPrekeys(a.Prekeys)
+	s.rot, s.offer, s.endAt = nil, nil, time.Time{}
+	s.rotateAt = time.Time{}
+	if s.timing.Every > 0 {
+		s.rotateAt = r.decided.Add(s.timing.Every)
+	}
+	fx := []Effect{Switch{Epoch: a.Epoch, First: a.First}}
+	if started {
+		fx = append(fx, Tell{gk.Event{Kind: gk.EventSessionStarted, Epoch: a.Epoch, Index: a.First, Took: s.Took}})
+	}
+	fx = append(fx,
+		Tell{gk.Event{Kind: gk.EventRotationDone, Epoch: a.Epoch, Reason: r.reason, Index: a.First, Took: s.Took}},
+		Activate{a.Epoch, before}, Write{s.snapshot()})
+	if len(s.Prekeys) <= 1 {
+		fx = append(fx, Send{&Refill{Stream: s.Stream, Session: s.Session}})
+	}
+	if w := s.wants; w != "" {
+		fx = append(fx, s.rotate(now, w)...)
+	}
+	return fx
+}
+
+func (s *Session) addPrekeys(keys [][]byte) {
+	for _, k := range keys {
+		if len(s.Prekeys) < 2*MaxPrekeys && !slices.ContainsFunc(s.Prekeys, func(o []byte) bool { return bytes.Equal(o, k) }) {
+			s.Prekeys = append(s.Prekeys, k)
+		}
+	}
+}
+
+func (s *Session) reported(now time.Time, m *Report) []Effect {
+	if m.Number <= s.reports || s.Candidate() {
+		return nil
+	}
+	s.reports, s.packets, s.Near = m.Number, max(s.packets, m.Packets), max(s.Near, m.To)
+	fx := []Effect{Switch{Epoch: m.Epoch, Near: s.Near}}
+	switch {
+	case s.rot != nil && m.Epoch == s.rot.epoch:
+		s.rot.adopted = true
+	case m.Epoch > s.Record.Epoch:
+		// The device was granted an epoch of which this instance has no record: the
+		// one that granted it was stopped before it could write. Do it again; the
+		// device answers with the ACK that it stored.
+		s.Pending, s.Why = m.Epoch, gk.ReasonStart
+		s.rot = &rotation{epoch: m.Epoch, reason: gk.ReasonStart, stage: StageReleasing, decided: now, adopted: true}
+		return append(fx, s.push(now)...)
+	case m.Renew:
+		return append(fx, s.rotate(now, gk.ReasonDiscontinuity)...)
+	case s.timing.Packets > 0 && s.packets-s.base >= s.timing.Packets:
+		return append(fx, s.rotate(now, gk.ReasonPackets)...)
+	}
+	return fx
+}
+
+func (s *Session) transportLost(now time.Time, id gk.TransportID) []Effect {
+	if !slices.Contains(s.Transports, id) || s.Candidate() {
+		return nil
+	}
+	j := &rejoining{want: []gk.Epoch{s.Record.Epoch}, env: map[gk.Epoch][]byte{}}
+	if s.rot != nil {
+		switch s.rot.stage {
+		case StageGranting:
+			j.want = append(j.want, s.rot.epoch)
+		case StageArming: // what was sealed for it cannot be opened by its new key
+			s.rot.stage = StageReleasing
+		}
+	}
+	if s.rejoin == nil {
+		s.rejoin = map[gk.TransportID]*rejoining{}
+	}
+	s.rejoin[id] = j
+	return s.pushJoin(now, id, j)
+}
+
+func (s *Session) pushJoin(now time.Time, id gk.TransportID, j *rejoining) []Effect {
+	j.retry.next(now, s.timing)
+	var fx []Effect
+	for _, e := range j.want {
+		if env := j.env[e]; env != nil {
+			fx = append(fx, s.armJoining(id, e, env))
+		} else {
+			fx = append(fx, Release{Epoch: e, Transports: []gk.TransportID{id}})
+		}
+	}
+	return fx
+}
+
+func (s *Session) tick(now time.Time) []Effect {
+	var fx []Effect
+	if !s.endAt.IsZero() && !s.endAt.After(now) {
+		if s.Record.Ended {
+			return s.end("")
+		}
+		return s.end(CodeUnavailable)
+	}
+	for _, id := range s.Transports {
+		if j := s.rejoin[id]; j != nil && j.retry.due(now) {
+			// A sealed key may be for a transport that restarted once more: ask anew.
+			clear(j.env)
+			fx = append(fx, s.pushJoin(now, id, j)...)
+		}
+	}
+	if s.rot != nil {
+		if s.rot.retry.due(now) {
+			fx = append(fx, s.push(now)...)
+		}
+		return fx
+	}
+	if !s.rotateAt.IsZero() && !s.rotateAt.After(now) {
+		s.rotateAt = time.Time{}
+		fx = append(fx, s.rotate(now, gk.ReasonSchedule)...)
+	}
+	return fx
+}
+
+func (s *Session) schedule(now time.Time) {
+	if s.timing.Every > 0 {
+		s.rotateAt = s.Since.Add(s.timing.Every)
+		if s.rotateAt.Before(now) {
+			s.rotateAt = now
+		}
+	}
+}
+
+func (s *Session) end(code Code) []Effect {
+	s.over = true
+	started := !s.Candidate()
+	var fx []Effect
+	if code != "" {
+		fx = append(fx, Send{&Stop{Session: s.Session, Code: code}})
+		if started {
+			fx = append(fx, Tell{gk.Event{Kind: gk.EventSessionEnded, Epoch: s.Record.Epoch, Detail: map[string]string{"by": "service", "code": string(code)}}})
+		}
+	}
+	s.Record.Ended = true
+	s.Record.Prekeys = nil
+	if started {
+		fx = append(fx, Write{s.snapshot()})
+	}
+	return append(fx, Close{}, Over{code})
+}
+
+// snapshot is a copy of the record that later steps do not change.
+func (s *Session) snapshot() Record {
+	r := s.Record
+	r.Prekeys = slices.Clone(r.Prekeys)
+	r.Transports = slices.Clone(r.Transports)
+	r.ByReason = make(map[gk.Reason]uint64, len(s.ByReason))
+	for k, v := range s.ByReason {
+		r.ByReason[k] = v
+	}
+	return r
+}
