@@ -23,6 +23,7 @@ var floors = map[string]int{
 
 	"gkrp":             1, // the wire protocol
 	"internal/keyring": 1, // keys in memory
+	"internal/clip":    1, // the demonstration clip
 
 	"internal/store": 2, // key-value state
 	"internal/bus":   2, // topics and clients
@@ -33,8 +34,6 @@ var floors = map[string]int{
 	"internal/processing": 3, // decides rotations
 	"internal/kms":        3, // owns keys
 	"internal/api":        3, // REST, events, metrics
-
-	"internal/clip": 3, // the demonstration clip
 
 	"internal/app": 4, // assembly
 

@@ -1,0 +1,97 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The roles a process can run.
+const (
+	RoleBus        = "bus"
+	RoleKMS        = "kms"
+	RoleTransport  = "transport"
+	RoleProcessing = "processing"
+	RoleAPI        = "api"
+)
+
+// Config is every setting of `gaitkeeper serve`. Its tags are the one place
+// where a setting is named and described: flags, GAITKEEPER_* variables, the
+// configuration file, its sample and the help all come from here.
+type Config struct {
+	Data      string   `group:"place" type:"path" default:"${data_dir}" placeholder:"DIR" help:"Directory that holds everything that must outlive a restart: keys (wrapped), state, certificates, audit trail."`
+	Roles     []string `group:"place" default:"bus,kms,transport,processing,api" enum:"bus,kms,transport,processing,api" placeholder:"ROLE,..." help:"Roles that this process runs: bus, kms, transport, processing, api."`
+	ID        string   `group:"place" default:"main" placeholder:"NAME" help:"Name of this instance, in certificates and events."`
+	Advertise string   `group:"place" default:"127.0.0.1" placeholder:"HOST" help:"Host name or address at which devices and viewers reach this machine; it goes into join tokens, certificates and the media address."`
+
+	Listen      string `group:"network" default:"127.0.0.1:8080" placeholder:"ADDR" help:"API, metrics and viewers. Plain HTTP on loopback; TLS, and a token for everybody, on any other address."`
+	JoinListen  string `group:"network" default:"127.0.0.1:8843" placeholder:"ADDR" help:"Where new devices join with their token (always TLS)."`
+	MQTTListen  string `group:"network" name:"mqtt-listen" default:"127.0.0.1:8883" placeholder:"ADDR" help:"MQTT broker for devices (mutual TLS only)."`
+	MediaListen string `group:"network" default:"127.0.0.1:7004" placeholder:"ADDR" help:"UDP address that receives SRTP."`
+
+	RotateEvery   time.Duration `group:"keys" default:"10m" placeholder:"TIME" help:"Age at which a media key is changed."`
+	RotatePackets uint64        `group:"keys" default:"8388608" placeholder:"N" help:"Number of packets after which a media key is changed."`
+	KEK           string        `group:"keys" name:"kek" placeholder:"URI" help:"Key-encryption key: a URI of a provider. Empty: a key file in the data directory, made at the first start."`
+
+	Latency     time.Duration `group:"media" default:"120ms" placeholder:"TIME" help:"Longest wait for a missing packet before the ones behind it are delivered."`
+	MediaBuffer Size          `group:"media" default:"8MiB" placeholder:"SIZE" help:"Receive buffer to ask the kernel for, on the media socket."`
+	Output      []string      `group:"media" sep:"none" placeholder:"[STREAM=]URL" help:"Where to send a decrypted stream besides HTTP: udp://, rtp:// or file:. {stream} in the URL stands for the stream's name. Repeatable."`
+
+	TokenLife time.Duration `group:"devices" default:"1h" placeholder:"TIME" help:"How long a join token may be used."`
+
+	LogLevel  string `group:"logging" default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least severe message to log: debug, info, warn or error."`
+	LogFormat string `group:"logging" default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of log lines: text or json."`
+}
+
+// DefaultDataDir is where the data is kept when nobody says otherwise:
+// .gaitkeeper in the home directory.
+func DefaultDataDir() string {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ".gaitkeeper"
+	}
+	return filepath.Join(home, ".gaitkeeper")
+}
+
+// Has reports whether the process runs the role.
+func (c Config) Has(role string) bool { return slices.Contains(c.Roles, role) }
+
+// Check says what is wrong with the values as a whole, with the name of the
+// setting to mend.
+func (c Config) Check() error {
+	for _, a := range []struct{ name, value string }{
+		{"listen", c.Listen}, {"join-listen", c.JoinListen}, {"mqtt-listen", c.MQTTListen}, {"media-listen", c.MediaListen},
+	} {
+		if _, _, err := net.SplitHostPort(a.value); err != nil {
+			return fmt.Errorf("%s: %q is not host:port: write for example 127.0.0.1:8080", a.name, a.value)
+		}
+	}
+	if strings.ContainsAny(c.Advertise, ":/ ") && net.ParseIP(c.Advertise) == nil || c.Advertise == "" {
+		return fmt.Errorf("advertise: %q is not a host name or address (without port)", c.Advertise)
+	}
+	for _, d := range []struct {
+		name       string
+		value      time.Duration
+		least, max time.Duration
+	}{
+		{"rotate-every", c.RotateEvery, 10 * time.Millisecond, 365 * 24 * time.Hour},
+		{"latency", c.Latency, 0, 10 * time.Second},
+		{"token-life", c.TokenLife, time.Second, 30 * 24 * time.Hour},
+	} {
+		if d.value < d.least || d.value > d.max {
+			return fmt.Errorf("%s: %v is out of range: choose %v to %v", d.name, d.value, d.least, d.max)
+		}
+	}
+	if c.RotatePackets < 1 || c.RotatePackets > 1<<32 {
+		return fmt.Errorf("rotate-packets: %d is out of range: choose 1 to %d", c.RotatePackets, uint64(1)<<32)
+	}
+	if len(c.Roles) == 0 {
+		return errors.New("roles: at least one is needed")
+	}
+	return nil
+}
