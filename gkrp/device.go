@@ -145,7 +145,7 @@ func (d *Device) Step(now time.Time, in Input) []Effect {
 			return []Effect{WantReport{d.number + 1}}
 		}
 	case Heard:
-		return d.heard(now, in.Message)
+		return d.heard(now, in)
 	case Installed:
 		return d.installed(now, in)
 	case InstallFailed:
@@ -176,8 +176,8 @@ func (d *Device) push(now time.Time) []Effect {
 	return []Effect{Send{&h}}
 }
 
-func (d *Device) heard(now time.Time, m Message) []Effect {
-	switch m := m.(type) {
+func (d *Device) heard(now time.Time, in Heard) []Effect {
+	switch m := in.Message.(type) {
 	case *Challenge:
 		if d.stage == DeviceRunning || m.Session != d.hello.Session {
 			return nil
@@ -196,7 +196,7 @@ func (d *Device) heard(now time.Time, m Message) []Effect {
 		return d.welcomed(now, m)
 	case *Grant:
 		if d.stage == DeviceRunning {
-			return d.granted(m, nil)
+			return d.granted(m, in.Payload)
 		}
 	case *Reject:
 		return d.rejected(now, m)
@@ -248,9 +248,6 @@ func (d *Device) granted(g *Grant, payload []byte) []Effect {
 	}
 	if g.Epoch <= d.current || g.Epoch == d.installing {
 		return nil
-	}
-	if payload == nil {
-		payload = must(Encode(g))
 	}
 	d.installing = g.Epoch
 	d.hashes[g.Epoch] = Hash(payload)

@@ -29,6 +29,7 @@ type Session struct {
 	Record
 
 	timing   Timing
+	offered  []byte                        // its hash
 	offer    *Hello                        // the proven HELLO, until the first ACK
 	wants    gk.Reason                     // a request that came while a rotation was in flight
 	rot      *rotation                     // the rotation in flight
@@ -153,7 +154,10 @@ type (
 		Epoch     gk.Epoch
 	}
 	// Heard: a message of the device whose signature verified.
-	Heard struct{ Message Message }
+	Heard struct {
+		Message Message
+		Payload []byte // the message as it was encoded, for its hash
+	}
 	// Rotate: a new epoch is wanted.
 	Rotate struct{ Reason gk.Reason }
 	// TransportLost: a transport restarted and has no keys any more.
@@ -231,14 +235,15 @@ func (Close) effect()     {}
 func (Tell) effect()      {}
 func (Over) effect()      {}
 
-// Begin makes the candidate session that a proven HELLO asks for. The record
+// Begin makes the candidate session that a proven HELLO, which in must hold, asks for. The record
 // names the stream's SSRC, transports and term; version and suite are chosen.
-func Begin(now time.Time, r Record, hello *Hello, t Timing) (*Session, []Effect) {
+func Begin(now time.Time, r Record, in Heard, t Timing) (*Session, []Effect) {
+	hello := in.Message.(*Hello)
 	r.Device, r.Stream, r.Session, r.Payload = hello.Device, hello.Stream, hello.Session, hello.Payload
 	r.Prekeys = slices.Clone(hello.Prekeys)
 	r.Started = now
 	r.ByReason = map[gk.Reason]uint64{}
-	s := &Session{Record: r, timing: t, offer: hello}
+	s := &Session{Record: r, timing: t, offer: hello, offered: Hash(in.Payload)}
 	s.rot = &rotation{reason: gk.ReasonStart, stage: StageOpening, decided: now}
 	s.endAt = now.Add(t.CloseAfter)
 	return s, s.push(now)
@@ -322,7 +327,7 @@ func (s *Session) Step(now time.Time, in Input) []Effect {
 	case Armed:
 		return s.armed(now, in)
 	case Heard:
-		return s.heard(now, in.Message)
+		return s.heard(now, in)
 	case Rotate:
 		return s.rotate(now, in.Reason)
 	case TransportLost:
@@ -455,7 +460,7 @@ func (s *Session) armed(now time.Time, in Armed) []Effect {
 
 func (s *Session) welcome() *Welcome {
 	w := &Welcome{
-		Session: s.Session, HelloHash: Hash(must(Encode(s.offer))),
+		Session: s.Session, HelloHash: s.offered,
 		Versions: s.offer.Versions, Suites: s.offer.Suites, Version: s.Version, Suite: s.Suite,
 		Stream: s.Stream, SSRC: s.SSRC, Policy: s.timing.Policy, Grant: s.rot.grant,
 	}
@@ -465,11 +470,11 @@ func (s *Session) welcome() *Welcome {
 	return w
 }
 
-func (s *Session) heard(now time.Time, m Message) []Effect {
-	switch m := m.(type) {
+func (s *Session) heard(now time.Time, in Heard) []Effect {
+	switch m := in.Message.(type) {
 	case *Hello: // the WELCOME was lost
 		if s.rot != nil && s.rot.stage == StageGranting && s.Candidate() {
-			s.offer = m
+			s.offer, s.offered = m, Hash(in.Payload)
 			return s.push(now)
 		}
 	case *Ack:
