@@ -1,0 +1,180 @@
+package processing
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	doorQueue    = 1024
+	doorWorkers  = 2
+	topicRate    = 50  // messages a second for one device and stream, before any signature is checked
+	topicBurst   = 100 // enough for a reconnect
+	unknownRate  = 20  // look-ups a second of devices that nobody knows
+	recordMaxAge = 5 * time.Second
+)
+
+// door is what every message from a broker passes before anything believes it.
+type door struct {
+	s       *Service
+	queue   chan knock
+	mu      sync.Mutex
+	devices map[gk.DeviceID]*enrolled
+	unknown *rate.Limiter
+}
+
+type knock struct {
+	topic   string
+	payload []byte
+}
+
+// enrolled is a device's record, kept for a moment, with the rates of its topics.
+type enrolled struct {
+	bus.DeviceRecord
+	verifier gkrp.Verifier
+	fetched  time.Time
+	rates    map[gk.StreamID]*rate.Limiter
+}
+
+func newDoor(s *Service) *door {
+	return &door{
+		s: s, queue: make(chan knock, doorQueue), devices: map[gk.DeviceID]*enrolled{},
+		unknown: rate.NewLimiter(unknownRate, unknownRate),
+	}
+}
+
+// knock takes a message from the broker's goroutine; a full queue drops it, and
+// the protocol's retry brings it again.
+func (d *door) knock(topic string, payload []byte) {
+	if len(payload) > gkrp.MaxReport {
+		return
+	}
+	select {
+	case d.queue <- knock{topic, payload}:
+	default:
+	}
+}
+
+func (d *door) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for range doorWorkers {
+		wg.Go(func() {
+			for {
+				select {
+				case k := <-d.queue:
+					d.open(ctx, k)
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// open lets a message in if it is small, expected, of an enrolled device and
+// rightly signed, in this order.
+func (d *door) open(ctx context.Context, k knock) {
+	device, id, dir, err := gkrp.ParseTopic(k.topic)
+	if err != nil || dir != gkrp.Up {
+		return
+	}
+	dev := d.lookup(ctx, device)
+	if dev == nil || !d.allow(dev, id) {
+		return
+	}
+	r, err := gkrp.Parse(k.payload, gkrp.Up)
+	if err != nil {
+		d.refuse(device, id, err)
+		return
+	}
+	m, err := r.Verify(dev.verifier, gkrp.Scope{Device: device, Stream: id})
+	if err != nil {
+		d.refuse(device, id, err)
+		return
+	}
+	if !slices.Contains(dev.Streams, id) {
+		if h, ok := m.(*gkrp.Hello); ok {
+			d.s.send(gkrp.Scope{Device: device, Stream: id}, &gkrp.Reject{
+				Session: h.Session, Regarding: gkrp.Hash(r.Payload), Code: gkrp.CodeNotYours,
+				Text: fmt.Sprintf("stream %s is not one of device %s: enrol it with gaitkeeper enroll %s --stream %s", id, device, device, id),
+			})
+		}
+		return
+	}
+	st := d.s.stream(id, device, 0)
+	record := dev.DeviceRecord
+	st.post(func() { st.heard(record, gkrp.Heard{Message: m, Payload: r.Payload}) })
+}
+
+// refuse tells of a message that is not what it should be. Only the device
+// itself, or a broker that damages, can cause it, at most at the topic's rate.
+func (d *door) refuse(device gk.DeviceID, id gk.StreamID, err error) {
+	d.s.log.Warn("message refused", "device", device, "stream", id, "error", err)
+	d.s.tell(gk.Event{Kind: gk.EventOutsider, Device: device, Stream: id, Detail: map[string]string{"cause": "message refused"}})
+}
+
+func (d *door) allow(dev *enrolled, id gk.StreamID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l := dev.rates[id]
+	if l == nil {
+		if len(dev.rates) > len(dev.Streams)+1 { // topics of streams that the device does not have share one rate
+			id = ""
+			if l = dev.rates[id]; l != nil {
+				return l.Allow()
+			}
+		}
+		l = rate.NewLimiter(topicRate, topicBurst)
+		dev.rates[id] = l
+	}
+	return l.Allow()
+}
+
+// lookup gives the enrolment record of a device, or nil when it has none.
+func (d *door) lookup(ctx context.Context, id gk.DeviceID) *enrolled {
+	now := time.Now()
+	d.mu.Lock()
+	dev := d.devices[id]
+	d.mu.Unlock()
+	if dev != nil && now.Sub(dev.fetched) < recordMaxAge {
+		return dev
+	}
+	if dev == nil && !d.unknown.Allow() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	r, err := bus.KMSDevice.Do(ctx, d.s.conn, bus.KMSDeviceRequest{Device: id})
+	if err != nil {
+		if bus.CodeOf(err) == bus.CodeNotFound {
+			d.mu.Lock()
+			delete(d.devices, id)
+			d.mu.Unlock()
+			return nil
+		}
+		return dev // the key management service is away: what was known holds
+	}
+	v, err := gkrp.NewVerifier(r.Public)
+	if err != nil {
+		d.s.log.Error("enrolment record has no usable key", "device", id, "error", err)
+		return nil
+	}
+	fresh := &enrolled{DeviceRecord: r, verifier: v, fetched: now, rates: map[gk.StreamID]*rate.Limiter{}}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if dev != nil {
+		fresh.rates = dev.rates
+	}
+	d.devices[id] = fresh
+	return fresh
+}

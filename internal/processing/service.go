@@ -1,0 +1,407 @@
+// Package processing decides. It answers the devices' protocol messages, orders
+// rotations, and brings restarted services back to the epochs in use. It never
+// holds a media key: it carries sealed envelopes between the key management
+// service, the transports and the devices.
+//
+// A message passes, in order: front door (size, rate, structure, enrolment,
+// signature), the stream's own goroutine (session, candidate), the protocol's
+// state machine (gkrp.Session), and the execution of its effects (rotate.go).
+//
+// Locking: everything of a stream is touched only by that stream's goroutine.
+// The service's mutex guards the maps of streams, transports and SSRCs, is held
+// for look-ups only, and never while anything is sent or waited for.
+package processing
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/store"
+)
+
+// Config is what the service needs to know.
+type Config struct {
+	ID            string        // instance name, as in its certificate
+	RotateEvery   time.Duration // age at which a key is changed; 0: never
+	RotatePackets uint64        // packets after which a key is changed; 0: never
+	SilentAfter   time.Duration // a session without media for so long may be replaced
+	ReportEvery   time.Duration // what devices are asked for
+	RejectAfter   time.Duration // the longest that a key may be used
+	AllowX25519   bool          // accept devices that offer only the classical suite
+}
+
+// Defaults are the values that a Config starts from.
+func Defaults() Config {
+	return Config{
+		ID:            "processing-1",
+		RotateEvery:   10 * time.Minute,
+		RotatePackets: 1 << 23,
+		SilentAfter:   1500 * time.Millisecond,
+		ReportEvery:   time.Second,
+		RejectAfter:   24 * time.Hour,
+	}
+}
+
+// The protocol's own times. They are properties of the protocol's exchange, not
+// of a site, and so no settings.
+const (
+	retryFirst     = 100 * time.Millisecond
+	retryMax       = 2 * time.Second
+	candidateLife  = 30 * time.Second
+	lingerAfterBye = time.Second
+	callTimeout    = 5 * time.Second
+	helloBusyRetry = 400 * time.Millisecond
+)
+
+// Service is the processing service.
+type Service struct {
+	cfg        Config
+	conn       bus.Conn
+	courier    bus.Courier
+	records    store.KV
+	signer     gkrp.Signer
+	controller []byte // the key management service's word for signer
+	log        *slog.Logger
+	term       uint64
+	nonceKey   [32]byte
+
+	mu         sync.Mutex
+	streams    map[gk.StreamID]*stream
+	transports map[gk.TransportID]transport
+	ssrcs      map[uint32]gk.StreamID
+	wg         sync.WaitGroup
+	ctx        context.Context
+}
+
+// transport is a transport as it last announced itself.
+type transport struct {
+	bus.TransportAnnouncement
+	heard time.Time
+}
+
+// transportGoneAfter is how long a transport that says nothing counts as there.
+const transportGoneAfter = 7 * time.Second
+
+// New makes the service. signer signs its messages to devices, and controller is
+// the key management service's statement for signer's key.
+func New(cfg Config, conn bus.Conn, courier bus.Courier, records store.KV, signer gkrp.Signer, controller []byte, log *slog.Logger) *Service {
+	s := &Service{
+		cfg: cfg, conn: conn, courier: courier, records: records, signer: signer, controller: controller, log: log,
+		streams:    map[gk.StreamID]*stream{},
+		transports: map[gk.TransportID]transport{},
+		ssrcs:      map[uint32]gk.StreamID{},
+	}
+	if _, err := rand.Read(s.nonceKey[:]); err != nil {
+		panic(err) // crypto/rand does not fail
+	}
+	return s
+}
+
+// Run serves until ctx is done. Sessions are not ended by that: devices go on
+// under the keys they have, and the next instance takes the sessions up from
+// their records.
+func (s *Service) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		cancel()
+		s.wg.Wait()
+	}()
+	s.ctx = ctx
+	if err := s.raiseTerm(ctx); err != nil {
+		return fmt.Errorf("processing: fencing term: %w", err)
+	}
+	var subs []bus.Subscription
+	defer func() {
+		for _, sub := range subs {
+			_ = sub.Close() // the connection goes with the process
+		}
+	}()
+	hear := func(sub bus.Subscription, err error) error {
+		if err == nil {
+			subs = append(subs, sub)
+		}
+		return err
+	}
+	if err := errors.Join(
+		hear(bus.TransportHere.Hear(s.conn, s.transportHere)),
+		hear(bus.TransportFirst.Hear(s.conn, s.transportFirst)),
+		hear(bus.TransportStatus.Hear(s.conn, s.transportStatus)),
+	); err != nil {
+		return fmt.Errorf("processing: %w", err)
+	}
+	if err := s.recover(ctx); err != nil {
+		return fmt.Errorf("processing: recover sessions: %w", err)
+	}
+	d := newDoor(s)
+	s.wg.Go(func() { d.run(ctx) })
+	if err := errors.Join(
+		hear(bus.ProcessingRotate.Serve(s.conn, s.serveRotate)),
+		hear(bus.ProcessingStreams.Serve(s.conn, s.serveStreams)),
+		hear(bus.ProcessingStop.Serve(s.conn, s.serveStop)),
+	); err != nil {
+		return fmt.Errorf("processing: %w", err)
+	}
+	if err := s.courier.Listen(gkrp.ServiceFilter(), d.knock); err != nil {
+		return fmt.Errorf("processing: %w", err)
+	}
+	s.tell(gk.Event{Kind: gk.EventServiceStarted})
+	<-ctx.Done()
+	return nil
+}
+
+// raiseTerm takes the next fencing term: commands of an earlier instance that
+// arrive late are refused by whoever saw a later one.
+func (s *Service) raiseTerm(ctx context.Context) error {
+	for {
+		e, err := s.records.Get(ctx, "term")
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			_, err = s.records.Create(ctx, "term", []byte("1"))
+			s.term = 1
+		case err == nil:
+			var t uint64
+			if _, err := fmt.Sscan(string(e.Value), &t); err != nil {
+				return fmt.Errorf("record %q does not read: %w", "term", err)
+			}
+			s.term = t + 1
+			_, err = s.records.Update(ctx, "term", fmt.Append(nil, s.term), e.Revision)
+		default:
+			return err
+		}
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrExists) {
+			return err
+		}
+	}
+}
+
+// recover takes up every session that its record says is running.
+func (s *Service) recover(ctx context.Context) error {
+	entries, err := s.records.List(ctx, recordToken)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		r, err := decodeRecord(e.Value)
+		if err != nil {
+			return fmt.Errorf("record %s: %w", e.Key, err)
+		}
+		id := gk.StreamID(strings.TrimPrefix(e.Key, recordToken+"."))
+		st := s.stream(id, r.Device, e.Revision)
+		st.post(func() {
+			st.lastEpoch = max(r.Epoch, r.Pending)
+			if r.Ended {
+				return
+			}
+			r.Term = s.term
+			s.claimSSRC(r.SSRC, id)
+			sess, fx := gkrp.Resume(time.Now(), r, s.timing(r.Transports))
+			st.live = &run{Session: sess}
+			st.execute(st.live, fx)
+		})
+	}
+	return nil
+}
+
+// stream gives the stream's goroutine, started when it is first needed. revision
+// is that of its record, 0 where it has none yet.
+func (s *Service) stream(id gk.StreamID, device gk.DeviceID, revision uint64) *stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.streams[id]
+	if st == nil {
+		st = newStream(s, id, device, revision)
+		s.streams[id] = st
+		s.wg.Go(st.run)
+	}
+	return st
+}
+
+func (s *Service) find(id gk.StreamID) *stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.streams[id]
+}
+
+func (s *Service) eachStream(f func(*stream)) {
+	s.mu.Lock()
+	all := make([]*stream, 0, len(s.streams))
+	for _, st := range s.streams {
+		all = append(all, st)
+	}
+	s.mu.Unlock()
+	slices.SortFunc(all, func(a, b *stream) int { return strings.Compare(string(a.id), string(b.id)) })
+	for _, st := range all {
+		f(st)
+	}
+}
+
+func (s *Service) timing(transports []gk.TransportID) gkrp.Timing {
+	t := gkrp.Timing{
+		Every: s.cfg.RotateEvery, Packets: s.cfg.RotatePackets,
+		Retry: retryFirst, RetryMax: retryMax, CloseAfter: candidateLife, Linger: lingerAfterBye,
+		Policy:    gkrp.Policy{ReportEveryMs: uint32(s.cfg.ReportEvery.Milliseconds()), RejectAfterS: uint32(s.cfg.RejectAfter.Seconds())},
+		Addresses: map[gk.TransportID]string{},
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range transports {
+		t.Addresses[id] = s.transports[id].Address
+	}
+	return t
+}
+
+func (s *Service) transportHere(a bus.TransportAnnouncement) {
+	s.mu.Lock()
+	old, known := s.transports[a.Transport]
+	s.transports[a.Transport] = transport{a, time.Now()}
+	s.mu.Unlock()
+	if known && old.Started.Equal(a.Started) {
+		return
+	}
+	s.eachStream(func(st *stream) { st.post(func() { st.transportLost(a.Transport) }) })
+}
+
+func (s *Service) transportFirst(f bus.FirstPacket) {
+	if st := s.find(f.Stream); st != nil {
+		st.post(func() { st.mediaSeen(f.Session, 0) })
+	}
+}
+
+func (s *Service) transportStatus(u bus.StreamStatus) {
+	if st := s.find(u.Stream); st != nil {
+		st.post(func() { st.status(u) })
+	}
+}
+
+// pickTransport chooses where a new session's media goes: the transport with the
+// fewest streams.
+func (s *Service) pickTransport(now time.Time) (gk.TransportID, bool) {
+	load := map[gk.TransportID]int{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.streams {
+		for _, id := range st.serving() {
+			load[id]++
+		}
+	}
+	var best gk.TransportID
+	for id, t := range s.transports {
+		if now.Sub(t.heard) < transportGoneAfter && (best == "" || load[id] < load[best] || load[id] == load[best] && id < best) {
+			best = id
+		}
+	}
+	return best, best != ""
+}
+
+func (s *Service) receivers(ids []gk.TransportID) []bus.TransportReceiver {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []bus.TransportReceiver
+	for _, id := range ids {
+		if t, ok := s.transports[id]; ok {
+			out = append(out, t.TransportReceiver)
+		}
+	}
+	return out
+}
+
+// newSSRC draws an SSRC that no other stream uses (RFC 3550 §8).
+func (s *Service) newSSRC(id gk.StreamID) uint32 {
+	for {
+		var b [4]byte
+		if _, err := rand.Read(b[:]); err != nil {
+			panic(err) // crypto/rand does not fail
+		}
+		ssrc := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+		if ssrc != 0 && s.claimSSRC(ssrc, id) {
+			return ssrc
+		}
+	}
+}
+
+func (s *Service) claimSSRC(ssrc uint32, id gk.StreamID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, taken := s.ssrcs[ssrc]; taken {
+		return false
+	}
+	s.ssrcs[ssrc] = id
+	return true
+}
+
+func (s *Service) freeSSRC(ssrc uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.ssrcs, ssrc)
+}
+
+func (s *Service) tell(e gk.Event) {
+	e.Service = s.cfg.ID
+	if e.At.IsZero() {
+		e.At = time.Now()
+	}
+	if err := bus.Events.Tell(s.conn, e); err != nil {
+		s.log.Warn("event was not told", "kind", e.Kind, "error", err)
+	}
+}
+
+func (s *Service) serveRotate(ctx context.Context, r bus.RotateRequest) (bus.RotateReply, error) {
+	st := s.find(r.Stream)
+	if st == nil {
+		return bus.RotateReply{}, bus.Refuse(bus.CodeNotFound, "there is no stream %q: gaitkeeper streams lists them", r.Stream)
+	}
+	if r.Reason == "" {
+		r.Reason = gk.ReasonOperator
+	}
+	answer := make(chan rotated, 1)
+	st.post(func() { st.rotate(r, answer) })
+	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
+	defer cancel()
+	select {
+	case a := <-answer:
+		return a.reply, a.err
+	case <-ctx.Done():
+		return bus.RotateReply{}, bus.Refuse(bus.CodeUnavailable, "stream %q: the device has not confirmed yet; the rotation goes on", r.Stream)
+	}
+}
+
+func (s *Service) serveStreams(ctx context.Context, _ bus.Empty) (bus.StreamsReply, error) {
+	var rep bus.StreamsReply
+	var streams []*stream
+	s.eachStream(func(st *stream) { streams = append(streams, st) })
+	for _, st := range streams {
+		c := make(chan *bus.StreamInfo, 1)
+		st.post(func() { c <- st.info() })
+		select {
+		case i := <-c:
+			if i != nil {
+				rep.Streams = append(rep.Streams, *i)
+			}
+		case <-ctx.Done():
+			return rep, ctx.Err()
+		}
+	}
+	return rep, nil
+}
+
+func (s *Service) serveStop(_ context.Context, r bus.StopRequest) (bus.Empty, error) {
+	st := s.find(r.Stream)
+	if st == nil {
+		return bus.Empty{}, bus.Refuse(bus.CodeNotFound, "there is no stream %q: gaitkeeper streams lists them", r.Stream)
+	}
+	st.post(st.stop)
+	return bus.Empty{}, nil
+}
