@@ -118,7 +118,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	errs := make([]error, len(a.streams))
 	for i, s := range a.streams {
-		s.dial = udpDialer(sock)
+		if s.dial == nil {
+			s.dial = udpDialer(sock)
+		}
 		all.Go(func() {
 			if errs[i] = s.run(ctx); errs[i] != nil && len(a.streams) > 1 {
 				a.cfg.Log.Error("stream ended", "stream", s.id, "err", errs[i])

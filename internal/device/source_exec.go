@@ -71,7 +71,7 @@ func newHelperSource(scheme, spec string, log *slog.Logger) (Source, error) {
 	case "srt":
 		program, debian, args = "srt-live-transmit", "srt-tools", []string{"-q", spec, "file://con"}
 	case "rist":
-		program, debian, args = "ristreceiver", "librist-tools", []string{"-i", spec, "-o", "-"}
+		program, debian, args = "ristreceiver", "rist-tools", []string{"-i", spec, "-o", "-"}
 	default:
 		program, debian = "ffmpeg", "ffmpeg"
 		args = []string{"-nostdin", "-loglevel", "error", "-rtsp_transport", "tcp", "-i", spec, "-c", "copy", "-f", "mpegts", "-"}
@@ -186,7 +186,7 @@ func (s *execSource) Probe(ctx context.Context) (gkrp.Payload, error) {
 			return gkrp.Payload{}, err
 		}
 		total += len(b)
-		if want := 512 - len(s.head); want > 0 {
+		if want := sniffHead - len(s.head); want > 0 {
 			s.head = append(s.head, b[:min(want, len(b))]...)
 		}
 		s.push(b, func(ts []byte) { s.pending = append(s.pending, ts...) })

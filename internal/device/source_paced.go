@@ -19,6 +19,8 @@ const (
 	// sniffLimit is how much input may pass before it must have shown itself to
 	// be MPEG-TS, in bytes.
 	sniffLimit = 64 << 10
+	// sniffHead is how much of it is kept to tell what it is instead, in bytes.
+	sniffHead = 1024
 	// lateness is how far sending may fall behind the stream's clock before the
 	// clock is taken as new: a pipe that paused is not made up for in a burst.
 	lateness = 500 * time.Millisecond
@@ -78,7 +80,7 @@ func (s *pacedSource) Probe(ctx context.Context) (gkrp.Payload, error) {
 		return gkrp.Payload{}, err
 	}
 	if s.sched.timed() == 0 {
-		if s.sched.len() > 0 {
+		if s.sched.len() > 0 && periodic(s.head, media.TSPacketSize) {
 			return gkrp.Payload{}, fmt.Errorf("source %s: MPEG-TS without a program clock reference (PCR): it cannot be paced; re-multiplex it: ffmpeg -i INPUT -c copy -f mpegts OUTPUT.ts", s.name)
 		}
 		return gkrp.Payload{}, s.notTS()
@@ -111,7 +113,7 @@ func (s *pacedSource) fill(ctx context.Context, n int) error {
 		}
 		if !s.probed {
 			s.total += len(b)
-			if want := 512 - len(s.head); want > 0 {
+			if want := sniffHead - len(s.head); want > 0 {
 				s.head = append(s.head, b[:min(want, len(b))]...)
 			}
 		}

@@ -84,7 +84,7 @@ func openDatagrams(u *url.URL, o SourceOptions, a acceptor) (Source, error) {
 		o.Log.Info("the source's socket got less than it asked for", "detail", s)
 	}
 	s := &datagramSource{name: u.String(), sock: sock, accept: a, recv: sock.NewReceiver(maxBatch, maxDatagram)}
-	if group := sock.LocalAddr().Addr(); group.IsMulticast() {
+	if group, err := netip.ParseAddr(u.Hostname()); err == nil && group.IsMulticast() {
 		if s.member, err = joinGroup(group.Unmap(), u.Query().Get("interface")); err != nil {
 			_ = sock.Close()
 			return nil, fmt.Errorf("source %s: %w", u, err)
@@ -94,8 +94,8 @@ func openDatagrams(u *url.URL, o SourceOptions, a acceptor) (Source, error) {
 }
 
 // joinGroup keeps this machine a member of a multicast group for as long as the
-// connection is open. The receiving socket is another one: it is bound to the
-// group's address, and the kernel gives it what any membership brings in.
+// connection is open. The receiving socket is another one: it has the group's
+// port, and the kernel gives it what any membership brings in.
 func joinGroup(group netip.Addr, iface string) (net.PacketConn, error) {
 	var ifi *net.Interface
 	if iface != "" {
@@ -256,7 +256,7 @@ func (a *tsAcceptor) probe(data []byte) (gkrp.Payload, error) {
 		}
 		return gkrp.Payload{}, fmt.Errorf("source %s is not MPEG-TS: found what looks like RTP, payload type %d: use rtp%s", a.url, h.PayloadType, strings.TrimPrefix(a.url, "udp"))
 	}
-	if len(data) > 0 && data[0] == 0x47 {
+	if len(data) > 0 && data[0] == 0x47 && !looksLikeText(data) {
 		return gkrp.Payload{}, fmt.Errorf("source %s: a datagram of %d bytes is no whole number of 188-byte MPEG-TS packets: set the encoder's packet size to 1316 (ffmpeg: ?pkt_size=1316)", a.url, len(data))
 	}
 	found, mend := describeInput(data)
