@@ -78,6 +78,8 @@ func (s *Server) feed(w http.ResponseWriter, r *http.Request) {
 	defer s.events.remove(events)
 
 	out := http.NewResponseController(w)
+	// The limit on the request's body would end the feed as well.
+	_ = out.SetReadDeadline(time.Time{})
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(http.StatusOK)
 	send := func(text string) error {

@@ -40,6 +40,7 @@ type auditTrail struct {
 	next   uint64
 	hash   [sha256.Size]byte
 	events chan gk.Event
+	sub    bus.Subscription
 	log    *slog.Logger
 }
 
@@ -130,14 +131,21 @@ func (a *auditTrail) hear(e gk.Event) {
 	}
 }
 
-// Run writes what conn announces until ctx ends and everything heard is written.
-func (a *auditTrail) Run(ctx context.Context, conn bus.Conn) error {
-	defer a.file.Close()
-	sub, err := bus.Events.Hear(conn, a.hear)
+// Listen makes the trail hear everything that is announced from now on.
+func (a *auditTrail) Listen(ctx context.Context, conn bus.Conn) (err error) {
+	if a.sub, err = bus.Events.Hear(conn, a.hear); err == nil {
+		err = conn.Flush(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("audit trail: %w", err)
 	}
-	defer sub.Close()
+	return nil
+}
+
+// Run writes what is heard until ctx ends and everything heard is written.
+func (a *auditTrail) Run(ctx context.Context, conn bus.Conn) error {
+	defer a.file.Close()
+	defer a.sub.Close()
 	sync := time.NewTicker(auditSync)
 	defer sync.Stop()
 	dirty := false

@@ -99,8 +99,10 @@ func TestAuditWritesWhatTheBusSays(t *testing.T) {
 		memory := bus.NewMemory()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
+		if err := a.Listen(ctx, memory.Conn()); err != nil {
+			t.Fatal(err)
+		}
 		go func() { done <- a.Run(ctx, memory.Conn()) }()
-		synctest.Wait()
 		for _, s := range []gk.StreamID{"a", "b"} {
 			if err := bus.Events.Tell(memory.Conn(), gk.Event{Kind: gk.EventGrantSent, Stream: s}); err != nil {
 				t.Fatal(err)

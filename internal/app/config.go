@@ -1,33 +1,23 @@
 package app
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
-)
 
-// The roles a process can run.
-const (
-	RoleBus        = "bus"
-	RoleKMS        = "kms"
-	RoleTransport  = "transport"
-	RoleProcessing = "processing"
-	RoleAPI        = "api"
+	gk "github.com/gaitkeeper/gaitkeeper"
 )
 
 // Config is every setting of `gaitkeeper serve`. Its tags are the one place
 // where a setting is named and described: flags, GAITKEEPER_* variables, the
 // configuration file, its sample and the help all come from here.
 type Config struct {
-	Data      string   `group:"place" type:"path" default:"${data_dir}" placeholder:"DIR" help:"Directory that holds everything that must outlive a restart: keys (wrapped), state, certificates, audit trail."`
-	Roles     []string `group:"place" default:"bus,kms,transport,processing,api" enum:"bus,kms,transport,processing,api" placeholder:"ROLE,..." help:"Roles that this process runs: bus, kms, transport, processing, api."`
-	ID        string   `group:"place" default:"main" placeholder:"NAME" help:"Name of this instance, in certificates and events."`
-	Advertise string   `group:"place" default:"127.0.0.1" placeholder:"HOST" help:"Host name or address at which devices and viewers reach this machine; it goes into join tokens, certificates and the media address."`
+	Data      string `group:"place" type:"path" default:"${data_dir}" placeholder:"DIR" help:"Directory that holds everything that must outlive a restart: keys (wrapped), state, certificates, audit trail."`
+	ID        string `group:"place" default:"main" placeholder:"NAME" help:"Name of this instance, in certificates and events."`
+	Advertise string `group:"place" default:"127.0.0.1" placeholder:"HOST" help:"Host name or address at which devices and viewers reach this machine; it goes into join tokens, certificates and the media address."`
 
 	Listen      string `group:"network" default:"127.0.0.1:8080" placeholder:"ADDR" help:"API, metrics and viewers. Plain HTTP on loopback; TLS, and a token for everybody, on any other address."`
 	JoinListen  string `group:"network" default:"127.0.0.1:8843" placeholder:"ADDR" help:"Where new devices join with their token (always TLS)."`
@@ -36,7 +26,8 @@ type Config struct {
 
 	RotateEvery   time.Duration `group:"keys" default:"10m" placeholder:"TIME" help:"Age at which a media key is changed."`
 	RotatePackets uint64        `group:"keys" default:"8388608" placeholder:"N" help:"Number of packets after which a media key is changed."`
-	KEK           string        `group:"keys" name:"kek" placeholder:"URI" help:"Key-encryption key: a URI of a provider. Empty: a key file in the data directory, made at the first start."`
+	KEK           string        `group:"keys" name:"kek" placeholder:"URI" help:"Key-encryption key: file:PATH, or a URI of another provider. Empty: the file kek in the data directory, made at the first start."`
+	KEKPassphrase string        `group:"keys" name:"kek-passphrase-file" type:"path" placeholder:"FILE" help:"File whose first line is the passphrase of the key file."`
 
 	Latency     time.Duration `group:"media" default:"120ms" placeholder:"TIME" help:"Longest wait for a missing packet before the ones behind it are delivered."`
 	MediaBuffer Size          `group:"media" default:"8MiB" placeholder:"SIZE" help:"Receive buffer to ask the kernel for, on the media socket."`
@@ -57,9 +48,6 @@ func DefaultDataDir() string {
 	}
 	return filepath.Join(home, ".gaitkeeper")
 }
-
-// Has reports whether the process runs the role.
-func (c Config) Has(role string) bool { return slices.Contains(c.Roles, role) }
 
 // Check says what is wrong with the values as a whole, with the name of the
 // setting to mend.
@@ -90,8 +78,8 @@ func (c Config) Check() error {
 	if c.RotatePackets < 1 || c.RotatePackets > 1<<32 {
 		return fmt.Errorf("rotate-packets: %d is out of range: choose 1 to %d", c.RotatePackets, uint64(1)<<32)
 	}
-	if len(c.Roles) == 0 {
-		return errors.New("roles: at least one is needed")
+	if _, err := gk.ParseTransportID(c.ID); err != nil {
+		return fmt.Errorf("id: %w", err)
 	}
 	return nil
 }

@@ -40,13 +40,13 @@ func TestDefaultsAreValid(t *testing.T) {
 	if err := cfg.Check(); err != nil {
 		t.Error(err)
 	}
-	if !cfg.Has(RoleKMS) || !cfg.Has(RoleBus) || cfg.RotateEvery != 10*time.Minute || cfg.RotatePackets != 1<<23 {
+	if cfg.RotateEvery != 10*time.Minute || cfg.RotatePackets != 1<<23 {
 		t.Errorf("defaults are %+v", cfg)
 	}
 }
 
 func TestPrecedence(t *testing.T) {
-	const file = "rotate-every: 1s\nlatency: 2s\ntoken-life: 3s\noutput: [\"udp://h:1?a=1,b=2\", \"file:/tmp/x\"]\nroles:\n  - kms\n  - bus\nmqtt-listen: 127.0.0.1:1\nmedia-buffer: 1MiB\n"
+	const file = "rotate-every: 1s\nlatency: 2s\ntoken-life: 3s\noutput:\n  - udp://h:1?a=1,b=2\n  - \"file:/tmp/x\"\nmqtt-listen: 127.0.0.1:1\nmedia-buffer: 1MiB\n"
 	t.Setenv("GAITKEEPER_LATENCY", "20s")
 	t.Setenv("GAITKEEPER_TOKEN_LIFE", "30s")
 	cfg, err := load(t, file, "--token-life=300s")
@@ -56,7 +56,7 @@ func TestPrecedence(t *testing.T) {
 	if cfg.RotateEvery != time.Second || cfg.Latency != 20*time.Second || cfg.TokenLife != 300*time.Second {
 		t.Errorf("file, environment, flag gave %v %v %v", cfg.RotateEvery, cfg.Latency, cfg.TokenLife)
 	}
-	if len(cfg.Output) != 2 || cfg.Output[0] != "udp://h:1?a=1,b=2" || len(cfg.Roles) != 2 || cfg.MQTTListen != "127.0.0.1:1" || cfg.MediaBuffer != 1<<20 {
+	if len(cfg.Output) != 2 || cfg.Output[0] != "udp://h:1?a=1,b=2" || cfg.MQTTListen != "127.0.0.1:1" || cfg.MediaBuffer != 1<<20 {
 		t.Errorf("file gave %+v", cfg)
 	}
 }
@@ -89,7 +89,7 @@ func TestConfigFileErrors(t *testing.T) {
 func TestCheckNamesTheSetting(t *testing.T) {
 	for _, args := range [][]string{
 		{"--listen=8080"}, {"--mqtt-listen=x"}, {"--media-listen="}, {"--advertise=http://x"}, {"--advertise="},
-		{"--rotate-every=1ms"}, {"--rotate-every=-1s"}, {"--latency=1h"}, {"--token-life=0s"}, {"--rotate-packets=0"},
+		{"--id=a/b"}, {"--rotate-every=1ms"}, {"--rotate-every=-1s"}, {"--latency=1h"}, {"--token-life=0s"}, {"--rotate-packets=0"},
 	} {
 		cfg, err := load(t, "", args...)
 		if err == nil {

@@ -93,8 +93,7 @@ func (g *gate) checkMQTT(c server.ClientAuthentication, clientID string) bool {
 		}
 		permissions = devicePermissions(gk.DeviceID(id))
 	case "processing":
-		// A colon cannot be part of a device's id, so no device can meet this name.
-		if clientID != "processing:"+id {
+		if clientID != controllerClientID(id) {
 			return false
 		}
 		permissions = controllerPermissions()
@@ -104,6 +103,10 @@ func (g *gate) checkMQTT(c server.ClientAuthentication, clientID string) bool {
 	c.RegisterUser(&server.User{Username: role + ":" + id, Permissions: permissions, Account: g.devices})
 	return true
 }
+
+// controllerClientID is the MQTT client id of a processing service. A colon
+// cannot be part of a device's id, so no device can meet this name.
+func controllerClientID(id string) string { return "processing:" + id }
 
 // devicePermissions lets a device speak on its own topics and on no others.
 func devicePermissions(d gk.DeviceID) *server.Permissions {

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,9 +28,9 @@ const (
 
 // brokerConfig says how the embedded NATS server runs.
 type brokerConfig struct {
-	Dir      string      // JetStream's files
-	MQTTAddr string      // host:port; port 0 takes a free one
-	TLS      *tls.Config // server certificate, and the CA that issues client certificates
+	Dir      string   // JetStream's files
+	MQTTAddr string   // host:port; port 0 takes a free one
+	TLS      *lateTLS // server certificate, and the CA that issues client certificates
 	// Transport is the instance whose subjects the transport role may serve.
 	Transport gk.TransportID
 	// SyncAlways makes every state write reach the disk before it is answered.
@@ -81,7 +80,7 @@ func startBroker(cfg brokerConfig) (*broker, error) {
 		MQTT: server.MQTTOpts{
 			Host:        host,
 			Port:        port,
-			TLSConfig:   cfg.TLS,
+			TLSConfig:   cfg.TLS.config(),
 			TLSTimeout:  5,
 			AuthTimeout: 5,
 		},

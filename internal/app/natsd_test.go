@@ -89,17 +89,20 @@ type testBroker struct {
 func newTestBroker(t *testing.T) *testBroker {
 	t.Helper()
 	ca := newTestCA(t)
+	leaf := ca.issue(t, "gaitkeeper:server/main")
+	cert, err := x509.ParseCertificate(leaf.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := &lateTLS{}
 	b, err := startBroker(brokerConfig{
-		Dir: t.TempDir(), MQTTAddr: "127.0.0.1:0", Transport: "main", Log: slog.New(slog.DiscardHandler),
-		TLS: &tls.Config{
-			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{ca.issue(t, "gaitkeeper:server/main")},
-			ClientCAs: ca.pool(), ClientAuth: tls.RequireAndVerifyClientCert,
-		},
+		Dir: t.TempDir(), MQTTAddr: "127.0.0.1:0", Transport: "main", TLS: late, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.stop)
+	late.admit(&credentials{key: leaf.PrivateKey.(ed25519.PrivateKey), cert: cert, ca: ca.cert})
 	addr, err := b.mqttAddr()
 	if err != nil {
 		t.Fatal(err)
@@ -362,7 +365,7 @@ func TestBrokerNamesTheTakenPort(t *testing.T) {
 	}
 	defer l.Close()
 	addr := l.Addr().String()
-	_, err = startBroker(brokerConfig{Dir: t.TempDir(), MQTTAddr: addr, Log: slog.New(slog.DiscardHandler), TLS: &tls.Config{}})
+	_, err = startBroker(brokerConfig{Dir: t.TempDir(), MQTTAddr: addr, Log: slog.New(slog.DiscardHandler), TLS: &lateTLS{}})
 	if err == nil || !strings.Contains(err.Error(), addr+" is in use") || !strings.Contains(err.Error(), "--mqtt-listen") {
 		t.Errorf("error is %v", err)
 	}
