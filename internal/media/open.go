@@ -63,9 +63,12 @@ func newOpener(key, salt []byte, ssrc uint32, epoch gaitkeeper.Epoch) (*Opener, 
 }
 
 // Begin tells the index at which the epoch starts, exactly: authentic packets
-// below it are [BeforeFirst].
+// below it are [BeforeFirst]. It outweighs every hint given before.
 func (o *Opener) Begin(first gaitkeeper.Index) {
 	o.begin = first
+	if !o.window.started {
+		o.hinted = false
+	}
 	o.Hint(first)
 }
 

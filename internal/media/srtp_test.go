@@ -281,6 +281,7 @@ func TestOpenSeeds(t *testing.T) {
 		{"hinted, sender restarted the counter", func(o *Opener) { o.Hint(9 * cycle) }, 5, OK},
 		{"hinted, sender is two cycles further", func(o *Opener) { o.Hint(9 * cycle) }, 11*cycle + 5, AuthFail},
 		{"begins across a wrap", func(o *Opener) { o.Begin(9*cycle - 1) }, 9 * cycle, OK},
+		{"begins below a wrong hint", func(o *Opener) { o.Hint(40 * cycle); o.Begin(9 * cycle) }, 9*cycle + 7, OK},
 		{"the last index", func(o *Opener) { o.Hint(gaitkeeper.MaxIndex) }, gaitkeeper.MaxIndex, OK},
 	} {
 		s, o := testPair(t, 1, 3)

@@ -188,6 +188,7 @@ type Sender struct {
 	name     unix.RawSockaddrInet6
 	nameLen  uint32
 	segments bool
+	drop     bool
 
 	hdrs    []mmsghdr
 	counts  []int // datagrams in each message
@@ -217,10 +218,11 @@ func (s *UDPSocket) NewSender(to netip.AddrPort, batch int) *Sender {
 				uintptr(len(w.hdrs)-w.from), unix.MSG_DONTWAIT, 0, 0)
 			switch errno {
 			case 0:
-				w.from += int(n)
+				w.from, w.errno = w.from+int(n), 0
 			case unix.EINTR:
 			case unix.EAGAIN:
-				return false
+				w.errno = errno
+				return w.drop
 			default:
 				w.errno = errno
 				return true
@@ -248,6 +250,10 @@ func (w *Sender) address(to netip.AddrPort) {
 	}
 	w.nameLen = unix.SizeofSockaddrInet6
 }
+
+// DropWhenFull makes Send give up, with an error, what finds the socket's buffer
+// full, instead of waiting.
+func (w *Sender) DropWhenFull() { w.drop = true }
 
 // Send sends pkts in order and tells how many left. It waits while the socket's
 // buffer is full, and allocates nothing. pkts are not kept.

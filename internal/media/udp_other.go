@@ -50,6 +50,9 @@ type Sender struct {
 // NewSender makes a sender to an address.
 func (s *UDPSocket) NewSender(to netip.AddrPort, _ int) *Sender { return &Sender{s: s, to: to} }
 
+// DropWhenFull does nothing here: a send waits for the system alone.
+func (w *Sender) DropWhenFull() {}
+
 // Send sends pkts in order and tells how many left. pkts are not kept.
 func (w *Sender) Send(pkts [][]byte) (int, error) {
 	for i, p := range pkts {

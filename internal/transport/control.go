@@ -1,0 +1,263 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/media"
+)
+
+// serve takes the service's commands from the bus.
+func (s *Service) serve() (subs []bus.Subscription, err error) {
+	me := string(s.cfg.ID)
+	add := func(sub bus.Subscription, e error) {
+		if err = errors.Join(err, e); e == nil {
+			subs = append(subs, sub)
+		}
+	}
+	add(bus.TransportAssign.Serve(s.conn, me, s.assign))
+	add(bus.TransportArm.Serve(s.conn, me, s.arm))
+	add(bus.TransportSwitch.Serve(s.conn, me, s.begin))
+	add(bus.TransportRelease.Serve(s.conn, me, s.release))
+	return subs, err
+}
+
+// obey finds the stream of a command, makes it if it is new, and refuses whoever
+// was replaced in command. The caller holds mu.
+func (s *Service) obey(id gk.StreamID, term uint64) (*stream, error) {
+	if _, err := gk.ParseStreamID(string(id)); err != nil {
+		return nil, bus.Refuse(bus.CodeBadRequest, "%v", err)
+	}
+	st := s.streams[id]
+	if st == nil {
+		st = &stream{id: id, viewers: newViewers(s.cfg.ViewerBuffer, s.cfg.MaxViewers)}
+		s.streams[id] = st
+	}
+	if term < st.term {
+		return nil, bus.Refuse(bus.CodeConflict, "stream %s is commanded under term %d: term %d is over", id, st.term, term)
+	}
+	st.term = term
+	return st, nil
+}
+
+// obeySession is obey for a command about a session that must be here.
+func (s *Service) obeySession(id gk.StreamID, session gk.SessionID, term uint64) (*session, error) {
+	st, err := s.obey(id, term)
+	if err != nil {
+		return nil, err
+	}
+	ses := st.session(session)
+	if ses == nil {
+		return nil, bus.Refuse(bus.CodeNotFound, "stream %s has no session %s here: assign it first", id, session)
+	}
+	return ses, nil
+}
+
+// assign makes room for a session. It takes over from the one before when its
+// first key is armed.
+func (s *Service) assign(_ context.Context, req bus.AssignRequest) (bus.Empty, error) {
+	if req.Session.IsZero() {
+		return bus.Empty{}, bus.Refuse(bus.CodeBadRequest, "stream %s: session id is missing", req.Stream)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st, err := s.obey(req.Stream, req.Term)
+	if err != nil {
+		return bus.Empty{}, err
+	}
+	if have := st.session(req.Session); have != nil && have.ssrc == req.SSRC {
+		return bus.Empty{}, nil
+	}
+	if other := s.routes[req.SSRC]; other != nil {
+		return bus.Empty{}, bus.Refuse(bus.CodeConflict, "ssrc %08x belongs to stream %s: choose another", req.SSRC, other.stream.id)
+	}
+	if st.candidate != nil {
+		s.forget(st.candidate)
+	}
+	st.candidate = &session{
+		stream: st, id: req.Session, ssrc: req.SSRC, payload: req.Payload, last: time.Now(),
+		keys: slots{times: keyTimes{
+			grace: s.cfg.Latency + s.cfg.RoundTrip, watch: s.cfg.WatchFor, proofLife: s.cfg.ProofLife, life: s.cfg.KeyLife,
+		}},
+		order: reorder{latency: s.cfg.Latency},
+	}
+	s.routes[req.SSRC] = st.candidate
+	st.viewers.assign(req.Payload)
+	s.openOutputs(st, req.Payload)
+	return bus.Empty{}, nil
+}
+
+// arm takes a key in. The costly part, checking the envelope and opening it, is
+// done without the lock that packets wait for.
+func (s *Service) arm(_ context.Context, req bus.ArmRequest) (bus.Empty, error) {
+	ssrc, err := s.armable(req)
+	if err != nil {
+		return bus.Empty{}, err
+	}
+	open, err := s.openEnvelope(req, ssrc)
+	if err != nil {
+		return bus.Empty{}, err
+	}
+	if req.Near != 0 {
+		open.Hint(req.Near)
+	}
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ses, err := s.obeySession(req.Stream, req.Session, req.Term)
+	if err != nil {
+		open.Wipe()
+		return bus.Empty{}, err
+	}
+	known := ses.keys.find(req.Epoch) != nil
+	switch err := ses.keys.arm(now, req.Epoch, req.Reason, open); {
+	case errors.Is(err, errEpochStale):
+		open.Wipe()
+		return bus.Empty{}, bus.Refuse(bus.CodeConflict, "stream %s, epoch %d: %v", req.Stream, req.Epoch, err)
+	case err != nil:
+		open.Wipe()
+		return bus.Empty{}, bus.Refuse(bus.CodeUnavailable, "stream %s, epoch %d: %v", req.Stream, req.Epoch, err)
+	case known:
+		open.Wipe()
+		return bus.Empty{}, nil
+	}
+	s.takeOver(ses)
+	e := ses.event(gk.EventEpochArmed, req.Epoch, now)
+	e.Reason = req.Reason
+	s.notice(func() { s.tell(e) })
+	return bus.Empty{}, nil
+}
+
+// armable tells the SSRC that a key is wanted for, if the session is here.
+func (s *Service) armable(req bus.ArmRequest) (ssrc uint32, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ses, err := s.obeySession(req.Stream, req.Session, req.Term)
+	if err != nil {
+		return 0, err
+	}
+	return ses.ssrc, nil
+}
+
+// openEnvelope checks that the key management service made the envelope, for this
+// service and this place, and opens it.
+func (s *Service) openEnvelope(req bus.ArmRequest, ssrc uint32) (*media.Opener, error) {
+	env, err := gkrp.OpenKeyEnvelope(s.kms, req.Envelope)
+	if err != nil {
+		return nil, bus.Refuse(bus.CodeUnauthorized, "stream %s, epoch %d: key envelope refused: %v", req.Stream, req.Epoch, err)
+	}
+	id := s.receiver.ID()
+	switch {
+	case env.Stream != req.Stream || env.Session != req.Session || env.Epoch != req.Epoch || env.SSRC != ssrc:
+		return nil, bus.Refuse(bus.CodeBadRequest, "key envelope is for stream %s, session %s, epoch %d, ssrc %08x, not for %s, %s, %d, %08x",
+			env.Stream, env.Session, env.Epoch, env.SSRC, req.Stream, req.Session, req.Epoch, ssrc)
+	case env.Receiver != "transport/"+string(s.cfg.ID):
+		return nil, bus.Refuse(bus.CodeBadRequest, "key envelope is for %s, this is transport/%s", env.Receiver, s.cfg.ID)
+	case env.Suite != gkrp.SuiteMLKEM768X25519 || !bytes.Equal(env.KeyID, id[:]):
+		return nil, bus.Refuse(bus.CodeConflict, "key envelope is sealed to receiver key %x, suite %d, this is %x, suite %d: ask for it again",
+			env.KeyID, env.Suite, id, gkrp.SuiteMLKEM768X25519)
+	}
+	key, err := s.receiver.OpenMediaKey(env.Info(), env.Sealed)
+	if err != nil {
+		return nil, bus.Refuse(bus.CodeBadRequest, "stream %s, epoch %d: %v", req.Stream, req.Epoch, err)
+	}
+	defer key.Wipe()
+	return media.NewOpener(key, ssrc, req.Epoch)
+}
+
+// takeOver makes a session that has a key its stream's current one. The caller
+// holds mu.
+func (s *Service) takeOver(ses *session) {
+	st := ses.stream
+	if st.current == ses {
+		return
+	}
+	if st.current != nil {
+		s.forget(st.current)
+	}
+	st.current, st.candidate = ses, nil
+}
+
+// begin tells where an epoch begins, and where the device is.
+func (s *Service) begin(_ context.Context, req bus.SwitchRequest) (bus.Empty, error) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ses, err := s.obeySession(req.Stream, req.Session, req.Term)
+	if err != nil {
+		return bus.Empty{}, err
+	}
+	slot := ses.keys.find(req.Epoch)
+	if slot == nil {
+		if req.Epoch <= ses.keys.gone {
+			return bus.Empty{}, nil
+		}
+		return bus.Empty{}, bus.Refuse(bus.CodeNotFound, "stream %s: epoch %d is not armed here", req.Stream, req.Epoch)
+	}
+	if req.First != 0 && req.First <= gk.MaxIndex {
+		ses.keys.tell(now, req.Epoch, req.First)
+		// Only where no earlier epoch has packets under way does the session begin here.
+		if len(ses.keys.retiring) == 0 {
+			ses.order.begin(req.First)
+		}
+		s.bounded(ses, slot, now)
+		ses.order.pop(func(u unit) { s.deliverHeld(ses, u) })
+		s.fanOut()
+	}
+	if req.Near != 0 && req.Near <= gk.MaxIndex {
+		slot.open.Hint(req.Near)
+	}
+	return bus.Empty{}, nil
+}
+
+// release forgets a session; one that is not here is no error.
+func (s *Service) release(_ context.Context, req bus.ReleaseStream) (bus.Empty, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st, err := s.obey(req.Stream, req.Term)
+	if err != nil {
+		return bus.Empty{}, err
+	}
+	if ses := st.session(req.Session); ses != nil {
+		s.forget(ses)
+	}
+	return bus.Empty{}, nil
+}
+
+// forget delivers what a session still holds, wipes its keys and takes it off its
+// stream. The caller holds mu.
+func (s *Service) forget(ses *session) {
+	ses.lost += ses.order.drain(func(u unit) { s.deliverHeld(ses, u) })
+	s.fanOut()
+	ses.keys.clear()
+	s.wipeDropped(ses, time.Now())
+	delete(s.routes, ses.ssrc)
+	st := ses.stream
+	if st.current == ses {
+		st.current = nil
+	}
+	if st.candidate == ses {
+		st.candidate = nil
+	}
+}
+
+// retire ends the keys that have had their time.
+func (s *Service) retire(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ses := range s.routes {
+		ses.keys.expire(now)
+		s.wipeDropped(ses, now)
+	}
+}
+
+func (s *Service) wipeDropped(ses *session, now time.Time) {
+	for _, slot := range ses.keys.takeDropped() {
+		s.tellGone(ses, slot.epoch, now)
+	}
+}

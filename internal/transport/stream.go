@@ -1,0 +1,94 @@
+package transport
+
+import (
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+)
+
+// stream is what outlives the sessions of one stream: its outputs, its viewers
+// and the fencing term of whoever commands it. Guarded by Service.mu.
+type stream struct {
+	id        gk.StreamID
+	term      uint64 // highest seen; lower ones are refused
+	current   *session
+	candidate *session // assigned, but nothing armed yet
+	viewers   *viewers
+	outputs   []output
+}
+
+// session finds the session with an id, nil if it is not here.
+func (st *stream) session(id gk.SessionID) *session {
+	for _, s := range []*session{st.current, st.candidate} {
+		if s != nil && s.id == id {
+			return s
+		}
+	}
+	return nil
+}
+
+// session is one run of one stream. Guarded by Service.mu.
+type session struct {
+	stream  *stream
+	id      gk.SessionID
+	ssrc    uint32
+	payload gkrp.Payload
+	keys    slots
+	order   reorder
+	pending *delivery // filled by the batch in work
+
+	counts    counts
+	delivered uint64 // packets
+	bytes     uint64 // RTP payload, delivered
+	lost      uint64 // packets whose gaps were given up
+	epoch     gk.Epoch
+	highest   gk.Index // accepted
+	last      time.Time
+}
+
+// status is the session as others may see it.
+func (s *session) status(me gk.TransportID, now time.Time) bus.StreamStatus {
+	st := bus.StreamStatus{
+		Transport: me, Stream: s.stream.id, Session: s.id, Epoch: s.epoch, Highest: s.highest,
+		Delivered: s.delivered, Bytes: s.bytes, Lost: s.lost, Dropped: s.counts.names(),
+		Viewers: s.stream.viewers.count(),
+	}
+	st.SilentMs = uint32(min(now.Sub(s.last).Milliseconds(), 1<<32-1))
+	return st
+}
+
+// delivery is what one batch gave a session's outputs, in order. Its buffer is
+// contiguous, so that the outputs which want a byte stream need no gathering.
+type delivery struct {
+	buf   []byte
+	units []unit
+}
+
+// deliverySize has room for a full batch and the packets that it releases; what
+// does not fit goes to the outputs in several deliveries.
+const deliverySize = 128 << 10
+
+func newDelivery() *delivery {
+	return &delivery{buf: make([]byte, 0, deliverySize), units: make([]unit, 0, 128)}
+}
+
+// tail is the free room of the buffer, empty when less than n bytes are left.
+func (d *delivery) tail(n int) []byte {
+	if cap(d.buf)-len(d.buf) < n {
+		return nil
+	}
+	return d.buf[len(d.buf):len(d.buf):cap(d.buf)]
+}
+
+// add takes a unit in. A payload that already lies at the buffer's end stays
+// where it is.
+func (d *delivery) add(u unit) {
+	at := len(d.buf)
+	d.buf = append(d.buf, u.payload...)
+	u.payload = d.buf[at:len(d.buf):len(d.buf)]
+	d.units = append(d.units, u)
+}
+
+func (d *delivery) reset() { d.buf, d.units = d.buf[:0], d.units[:0] }

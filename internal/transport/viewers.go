@@ -1,0 +1,188 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
+	"github.com/gaitkeeper/gaitkeeper/internal/media"
+)
+
+var (
+	errViewerSlow   = errors.New("viewer fell too far behind")
+	errViewersFull  = errors.New("the stream has as many viewers as it may have: try later")
+	errStreamClosed = errors.New("the service is stopping")
+	errNoData       = errors.New("nothing arrived")
+	errNotTS        = errors.New("the stream does not carry MPEG-TS")
+)
+
+// viewers is the ring of a stream's latest bytes, and those who read it. Every
+// viewer reads at its own pace; one that falls behind by more than the ring is
+// dropped, and nobody waits for it. The ring exists while there are viewers.
+type viewers struct {
+	mu      sync.Mutex
+	wake    sync.Cond
+	size    int // of the ring: a multiple of a transport stream packet
+	most    int
+	n       int
+	ring    []byte
+	head    uint64 // bytes ever written; the ring holds the last size of them
+	notTS   uint64 // packets that were not MPEG-TS
+	closed  bool
+	payload gkrp.Payload
+}
+
+func newViewers(buffer, most int) *viewers {
+	v := &viewers{size: max(1, buffer/media.TSPacketSize) * media.TSPacketSize, most: most}
+	v.wake.L = &v.mu
+	return v
+}
+
+// assign tells what the next session carries.
+func (v *viewers) assign(p gkrp.Payload) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.payload = p
+}
+
+func (v *viewers) carries() gkrp.Payload {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.payload
+}
+
+func (v *viewers) count() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.n
+}
+
+// deliver writes what a batch gave into the ring.
+func (v *viewers) deliver(d *delivery) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.n == 0 {
+		return
+	}
+	for _, u := range d.units {
+		if !media.ValidTS(u.payload) {
+			v.notTS++
+			continue
+		}
+		for b := u.payload; len(b) > 0; {
+			n := copy(v.ring[v.head%uint64(v.size):], b)
+			v.head += uint64(n)
+			b = b[n:]
+		}
+	}
+	v.wake.Broadcast()
+}
+
+func (v *viewers) close() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.closed = true
+	v.wake.Broadcast()
+}
+
+// join adds a viewer, who sees what comes from now on.
+func (v *viewers) join() (*viewer, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case v.closed:
+		return nil, errStreamClosed
+	case v.n >= v.most:
+		return nil, errViewersFull
+	case v.n == 0:
+		v.ring = make([]byte, v.size)
+	}
+	v.n++
+	return &viewer{v: v, at: v.head, notTS: v.notTS}, nil
+}
+
+// viewer reads a stream from the first program association table on.
+type viewer struct {
+	v       *viewers
+	at      uint64
+	notTS   uint64 // what was not MPEG-TS when it joined
+	started bool
+}
+
+func (r *viewer) leave() {
+	r.v.mu.Lock()
+	defer r.v.mu.Unlock()
+	r.v.n--
+	if r.v.n == 0 {
+		r.v.ring = nil
+	}
+}
+
+// read waits for bytes and copies whole transport stream packets into b, as many
+// as fit. The errors are that of ctx, or why the viewer must go: it is too slow,
+// nothing came for patience, what came is no MPEG-TS, or the service stops.
+func (r *viewer) read(ctx context.Context, b []byte, patience time.Duration) (int, error) {
+	stop := context.AfterFunc(ctx, r.v.interrupt)
+	defer stop()
+	late := false
+	timer := time.AfterFunc(patience, func() {
+		r.v.mu.Lock()
+		defer r.v.mu.Unlock()
+		late = true
+		r.v.wake.Broadcast()
+	})
+	defer timer.Stop()
+
+	r.v.mu.Lock()
+	defer r.v.mu.Unlock()
+	for {
+		switch {
+		case ctx.Err() != nil:
+			return 0, ctx.Err()
+		case r.v.head-r.at > uint64(r.v.size):
+			return 0, errViewerSlow
+		}
+		if n := r.take(b); n > 0 {
+			return n, nil
+		}
+		switch {
+		case r.v.closed:
+			return 0, errStreamClosed
+		case late && r.v.notTS > r.notTS:
+			return 0, errNotTS
+		case late:
+			return 0, errNoData
+		}
+		r.v.wake.Wait()
+	}
+}
+
+func (v *viewers) interrupt() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.wake.Broadcast()
+}
+
+// take copies what is there, beginning at a program association table.
+func (r *viewer) take(b []byte) int {
+	v := r.v
+	for !r.started && r.at < v.head {
+		at := r.at % uint64(v.size)
+		if media.FindPAT(v.ring[at:at+media.TSPacketSize]) == 0 {
+			r.started = true
+		} else {
+			r.at += media.TSPacketSize
+		}
+	}
+	n := 0
+	for n+media.TSPacketSize <= len(b) && r.at < v.head {
+		at := r.at % uint64(v.size)
+		want := min(uint64(len(b)-n)/media.TSPacketSize*media.TSPacketSize, v.head-r.at)
+		c := copy(b[n:n+int(want)], v.ring[at:])
+		n += c
+		r.at += uint64(c)
+	}
+	return n
+}
