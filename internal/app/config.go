@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	gk "github.com/gaitkeeper/gaitkeeper"
 )
 
@@ -37,6 +39,16 @@ type Config struct {
 
 	LogLevel  string `group:"logging" default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least severe message to log: debug, info, warn or error."`
 	LogFormat string `group:"logging" default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of log lines: text or json."`
+}
+
+// DefaultConfig is what holds when nobody says anything.
+func DefaultConfig() (Config, error) {
+	var cfg Config
+	k, err := kong.New(&cfg, kong.Vars{"data_dir": DefaultDataDir()})
+	if err == nil {
+		_, err = k.Parse(nil)
+	}
+	return cfg, err
 }
 
 // DefaultDataDir is where the data is kept when nobody says otherwise:

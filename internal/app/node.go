@@ -58,7 +58,7 @@ type Node struct {
 
 // Start brings the services up in the order in which they need one another:
 // data directory, sockets, bus with its store, audit trail, key management,
-// transport, processing, API. When it returns, devices can join.
+// processing, transport, API. When it returns, devices can join.
 func Start(ctx context.Context, cfg Config, opts Options) (*Node, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func Start(ctx context.Context, cfg Config, opts Options) (*Node, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for _, step := range []func(context.Context) error{
-		n.openData, n.openSockets, n.startBus, n.startAudit, n.startKMS, n.startTransport, n.startProcessing, n.startAPI,
+		n.openData, n.openSockets, n.startBus, n.startAudit, n.startKMS, n.startProcessing, n.startTransport, n.startAPI,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, n.stages.stop())
@@ -231,17 +231,12 @@ func (n *Node) certify(ctx context.Context, role string, hosts ...string) (*cred
 		return nil, err
 	}
 	defer nc.Close()
-	for {
-		c, err := certify(ctx, bus.NewNATS(nc), role, n.cfg.ID, hosts...)
-		if !errors.Is(err, bus.ErrNoResponder) {
-			return c, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
+	var c *credentials
+	err = untilThere(ctx, func() (err error) {
+		c, err = certify(ctx, bus.NewNATS(nc), role, n.cfg.ID, hosts...)
+		return err
+	})
+	return c, err
 }
 
 func (n *Node) startTransport(ctx context.Context) error {
@@ -330,7 +325,36 @@ func (n *Node) startProcessing(ctx context.Context) error {
 		defer courier.Close()
 		return service.Run(ctx)
 	})
-	return nil
+	return n.awaitProcessing(ctx)
+}
+
+// awaitProcessing returns when the processing service hears transports announce
+// themselves, so that the first device need not wait for the next announcement.
+func (n *Node) awaitProcessing(ctx context.Context) error {
+	nc, err := n.connect(bus.RoleAPI)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	return untilThere(ctx, func() error {
+		_, err := bus.ProcessingStreams.Do(ctx, bus.NewNATS(nc), bus.Empty{})
+		return err
+	})
+}
+
+// untilThere asks again for as long as nobody serves what is asked for.
+func untilThere(ctx context.Context, ask func() error) error {
+	for {
+		err := ask()
+		if !errors.Is(err, bus.ErrNoResponder) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 func (n *Node) startAPI(ctx context.Context) error {

@@ -1,0 +1,298 @@
+package app
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"hash"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+)
+
+// fateKnown is when a packet that the path has not dropped yet will not be
+// dropped any more: the relay decides as soon as it has received it.
+const fateKnown = 3 * time.Second
+
+// demoMeter compares what entered the device with what the transport delivered.
+// It is called from the packet path at both ends, from the relay between them,
+// and with the events of device and services.
+type demoMeter struct {
+	mu      sync.Mutex
+	started time.Time
+
+	in, out demoCount // what entered the device; what the transport delivered
+	sealedN uint64
+	expect  hash.Hash // of what the path did not drop
+	pending []*demoPacket
+	bySeq   map[uint16]*demoPacket // of pending
+	drops   uint64
+	undec   uint64
+
+	epoch     gk.Epoch
+	keySince  time.Time
+	decided   map[demoEpoch]time.Time // by the processing service
+	ready     map[demoEpoch]time.Time // the device's next packet goes under the epoch
+	first     map[demoEpoch]time.Time // a packet of the epoch was opened
+	byReason  map[gk.Reason]uint64
+	rotations uint64
+	last      time.Duration
+	why       gk.Reason
+}
+
+type demoCount struct {
+	packets, bytes uint64
+	sum            hash.Hash
+}
+
+type demoPacket struct {
+	seq     uint16
+	sent    time.Time
+	payload []byte
+	dropped bool
+}
+
+type demoEpoch struct {
+	session gk.SessionID
+	epoch   gk.Epoch
+}
+
+func newDemoMeter() *demoMeter {
+	return &demoMeter{
+		in: demoCount{sum: sha256.New()}, out: demoCount{sum: sha256.New()}, expect: sha256.New(),
+		bySeq: map[uint16]*demoPacket{}, byReason: map[gk.Reason]uint64{},
+		decided: map[demoEpoch]time.Time{}, ready: map[demoEpoch]time.Time{}, first: map[demoEpoch]time.Time{},
+	}
+}
+
+func (c *demoCount) add(payload []byte) {
+	c.packets++
+	c.bytes += uint64(len(payload))
+	c.sum.Write(payload)
+}
+
+func (m *demoMeter) begin(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.started = now
+}
+
+// entered takes what the source gave to the device.
+func (m *demoMeter) entered(payload []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.in.add(payload)
+}
+
+// sealed takes what the device sealed under an index, before it leaves.
+func (m *demoMeter) sealed(index gk.Index, payload []byte) {
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sealedN++
+	p := &demoPacket{seq: index.Seq(), sent: now, payload: slices.Clone(payload)}
+	m.pending = append(m.pending, p)
+	m.bySeq[p.seq] = p
+	m.conclude(now.Add(-fateKnown))
+}
+
+// dropped takes a packet that the path threw away: an SRTP packet, whose
+// sequence number is in the clear (RFC 3550 §5.1).
+func (m *demoMeter) dropped(packet []byte) {
+	if len(packet) < 4 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.drops++
+	if p := m.bySeq[binary.BigEndian.Uint16(packet[2:])]; p != nil {
+		p.dropped = true
+	}
+}
+
+// conclude adds to the expected sum what was sent before a time and not dropped.
+func (m *demoMeter) conclude(before time.Time) {
+	n := 0
+	for _, p := range m.pending {
+		if !p.sent.Before(before) {
+			break
+		}
+		if !p.dropped {
+			m.expect.Write(p.payload)
+		}
+		if m.bySeq[p.seq] == p {
+			delete(m.bySeq, p.seq)
+		}
+		n++
+	}
+	m.pending = slices.Delete(m.pending, 0, n)
+}
+
+// delivered takes what the transport gave to its outputs.
+func (m *demoMeter) delivered(payload []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.out.add(payload)
+}
+
+func (m *demoMeter) undecryptable(n uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.undec = n
+}
+
+// device takes the device's own events: it is ready to send under a new key.
+func (m *demoMeter) device(e gk.Event) {
+	if e.Kind != gk.EventRotationDone {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.epoch, m.keySince = e.Epoch, e.At
+	m.ready[demoEpoch{e.Session, e.Epoch}] = e.At
+}
+
+// service takes the services' events.
+func (m *demoMeter) service(e gk.Event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := demoEpoch{e.Session, e.Epoch}
+	switch e.Kind {
+	case gk.EventRotationDecided:
+		m.decided[k] = e.At
+	case gk.EventRotationDone:
+		if e.Reason != gk.ReasonStart {
+			m.rotations++
+			m.byReason[e.Reason]++
+			m.last, m.why = e.Took, e.Reason
+		}
+	case gk.EventEpochFirstPacket:
+		m.first[k] = e.At
+	}
+}
+
+// since gives, for every rotation, the time from its decision to then.
+func (m *demoMeter) since(then map[demoEpoch]time.Time) []time.Duration {
+	var all []time.Duration
+	for k, at := range m.decided {
+		if t, ok := then[k]; ok {
+			all = append(all, t.Sub(at))
+		}
+	}
+	return all
+}
+
+// DemoState is a demonstration's state at one moment.
+type DemoState struct {
+	URL       string
+	Running   time.Duration
+	Epoch     gk.Epoch
+	KeyAge    time.Duration
+	Sent      uint64 // packets
+	Bytes     uint64 // that entered the device
+	Delivered uint64
+	Dropped   uint64 // by the media path
+	Rotations uint64
+	Last      time.Duration // last rotation, decision to the device's confirmation
+	Why       gk.Reason
+}
+
+func (m *demoMeter) state(url string) DemoState {
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := DemoState{
+		URL: url, Epoch: m.epoch, Sent: m.in.packets, Bytes: m.in.bytes, Delivered: m.out.packets,
+		Dropped: m.drops, Rotations: m.rotations, Last: m.last, Why: m.why,
+	}
+	if !m.started.IsZero() {
+		s.Running = now.Sub(m.started)
+	}
+	if !m.keySince.IsZero() {
+		s.KeyAge = now.Sub(m.keySince)
+	}
+	return s
+}
+
+// DemoSummary is what came of a demonstration.
+type DemoSummary struct {
+	PacketsSent      uint64        `json:"packets_sent"`
+	PacketsDelivered uint64        `json:"packets_delivered"`
+	PacketsLost      uint64        `json:"packets_lost"` // sent and not delivered, for whatever reason
+	Undecryptable    uint64        `json:"undecryptable"`
+	Rotations        DemoRotations `json:"rotations"`
+	RotationMS       Quantiles     `json:"rotation_ms"`     // decision to the device ready to send under the new key
+	FirstPacketMS    Quantiles     `json:"first_packet_ms"` // decision to first packet decrypted under it
+	SHA256Sent       string        `json:"sha256_sent"`
+	SHA256Expected   string        `json:"sha256_expected"` // of what was sent, less what the path dropped
+	SHA256Delivered  string        `json:"sha256_delivered"`
+
+	dropped uint64
+	sealed  uint64
+}
+
+// DemoRotations counts rotations that the device confirmed; a session's first key
+// is none.
+type DemoRotations struct {
+	Count    uint64               `json:"count"`
+	ByReason map[gk.Reason]uint64 `json:"by_reason"`
+}
+
+// Quantiles are in milliseconds, zero where nothing was measured.
+type Quantiles struct {
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
+}
+
+func (m *demoMeter) summary() DemoSummary {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.conclude(time.Now().Add(time.Hour))
+	return DemoSummary{
+		PacketsSent: m.in.packets, PacketsDelivered: m.out.packets, PacketsLost: m.in.packets - min(m.in.packets, m.out.packets),
+		Undecryptable: m.undec, Rotations: DemoRotations{m.rotations, m.byReason},
+		RotationMS: quantiles(m.since(m.ready)), FirstPacketMS: quantiles(m.since(m.first)),
+		SHA256Sent: sumText(m.in.sum), SHA256Expected: sumText(m.expect), SHA256Delivered: sumText(m.out.sum),
+		dropped: m.drops, sealed: m.sealedN,
+	}
+}
+
+// Dropped is how many packets the media path threw away.
+func (s DemoSummary) Dropped() uint64 { return s.dropped }
+
+// Fault says what went wrong, or "" if every byte that the path let through was
+// delivered as it was sent, and nothing was undecryptable.
+func (s DemoSummary) Fault() string {
+	switch {
+	case s.PacketsSent == 0:
+		return "nothing was sent"
+	case s.sealed != s.PacketsSent:
+		return "the device did not send everything that entered it"
+	case s.Undecryptable > 0:
+		return "packets arrived that could not be decrypted"
+	case s.PacketsLost > s.dropped:
+		return "packets were lost that the path did not drop"
+	case s.SHA256Delivered != s.SHA256Expected:
+		return "the bytes delivered are not the bytes sent"
+	}
+	return ""
+}
+
+func sumText(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
+
+// quantiles are nearest-rank, so that each is a duration that occurred.
+func quantiles(all []time.Duration) Quantiles {
+	if len(all) == 0 {
+		return Quantiles{}
+	}
+	sorted := slices.Sorted(slices.Values(all))
+	rank := func(q float64) float64 {
+		i := int(math.Ceil(q*float64(len(sorted)))) - 1
+		return math.Round(float64(sorted[max(i, 0)])/float64(time.Microsecond)) / 1000
+	}
+	return Quantiles{rank(0.5), rank(0.99), rank(1)}
+}
