@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,16 @@ func (m *Memory) Tamper(f func(topic string, payload []byte) []Delivery) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.tamper = f
+}
+
+// Close ends every subscription there is.
+func (m *Memory) Close() {
+	m.mu.Lock()
+	subs := slices.Clone(m.subs)
+	m.mu.Unlock()
+	for _, s := range subs {
+		_ = s.Close()
+	}
 }
 
 // Conn gives a connection to the service bus.

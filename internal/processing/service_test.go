@@ -1,0 +1,283 @@
+package processing
+
+import (
+	"context"
+	mrand "math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+)
+
+func testConfig() Config {
+	c := Defaults()
+	c.RotateEvery = 0
+	return c
+}
+
+// tampering loses, doubles and reorders control messages by the given shares.
+func tampering(seed uint64, lose, double, delay float64) func(string, []byte) []bus.Delivery {
+	rng := mrand.New(mrand.NewPCG(seed, seed))
+	var mu sync.Mutex
+	return func(_ string, p []byte) []bus.Delivery {
+		mu.Lock()
+		defer mu.Unlock()
+		if rng.Float64() < lose {
+			return nil
+		}
+		out := []bus.Delivery{{Payload: p}}
+		if rng.Float64() < delay {
+			out[0].After = time.Duration(rng.IntN(400)) * time.Millisecond
+		}
+		if rng.Float64() < double {
+			out = append(out, bus.Delivery{Payload: p, After: time.Duration(rng.IntN(3000)) * time.Millisecond})
+		}
+		return out
+	}
+}
+
+func TestThousandRotationsOverALossyBroker(t *testing.T) {
+	for _, row := range []struct {
+		name                string
+		lose, double, delay float64
+	}{
+		{"clean", 0, 0, 0},
+		{"lossy", 0.2, 0, 0},
+		{"doubling", 0, 0.5, 0},
+		{"reordering", 0, 0, 0.5},
+		{"all at once", 0.2, 0.3, 0.5},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := testConfig()
+				cfg.RotateEvery = 500 * time.Millisecond
+				w := newWorld(t, cfg)
+				w.memory.Tamper(tampering(7, row.lose, row.double, row.delay))
+				d := w.enroll("cam-1")
+				d.run()
+				deadline := time.Now().Add(2 * time.Hour)
+				for w.count(gk.EventRotationDone) < 1001 && time.Now().Before(deadline) {
+					time.Sleep(time.Second)
+				}
+				d.kill()
+				w.close()
+				if n := w.count(gk.EventRotationDone); n < 1001 {
+					t.Errorf("%d rotations completed", n)
+				}
+				if d.unopened != 0 {
+					t.Errorf("%d of %d packets were sent that the transport could not open", d.unopened, d.sent)
+				}
+				if n := w.count(gk.EventSessionStarted); n != 1 {
+					t.Errorf("%d sessions", n)
+				}
+			})
+		})
+	}
+}
+
+func TestServiceKilledInMidRotation(t *testing.T) {
+	for seed := range uint64(10) {
+		synctest.Test(t, func(t *testing.T) {
+			rng := mrand.New(mrand.NewPCG(seed, 99))
+			cfg := testConfig()
+			cfg.RotateEvery = 50 * time.Millisecond
+			w := newWorld(t, cfg)
+			w.memory.Tamper(tampering(seed, 0.1, 0.1, 0.9))
+			d := w.enroll("cam-1")
+			d.run()
+			time.Sleep(3 * time.Second)
+			for range 10 {
+				w.crash()
+				if rng.IntN(2) == 0 {
+					w.tr.restart()
+				}
+				time.Sleep(time.Duration(rng.IntN(3000)) * time.Millisecond)
+				w.start()
+				time.Sleep(time.Duration(500+rng.IntN(2000)) * time.Millisecond)
+			}
+			w.memory.Tamper(nil)
+			time.Sleep(5 * time.Second)
+			var unopened int
+			d.look(func() { unopened = d.unopened })
+			before := w.count(gk.EventRotationDone)
+			time.Sleep(10 * time.Second)
+			d.kill()
+			w.close()
+			if after := w.count(gk.EventRotationDone); after < before+100 {
+				t.Errorf("seed %d: %d rotations in the 10 s after recovery", seed, after-before)
+			}
+			if d.unopened != unopened {
+				t.Errorf("seed %d: %d packets could not be opened after recovery", seed, d.unopened-unopened)
+			}
+			if n := w.count(gk.EventSessionStarted); n > 2 {
+				t.Errorf("seed %d: the session was begun %d times", seed, n)
+			}
+		})
+	}
+}
+
+func TestDeviceRestartIsANewSessionWithNewKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, testConfig())
+		d := w.enroll("cam-1")
+		for range 5 {
+			d.run()
+			time.Sleep(4 * time.Second)
+			d.kill()
+		}
+		w.close()
+		if n := w.count(gk.EventSessionStarted); n != 5 {
+			t.Errorf("%d sessions for 5 starts", n)
+		}
+		if len(d.used) != 5 || d.unopened != 0 {
+			t.Errorf("%d keys used, %d packets could not be opened", len(d.used), d.unopened)
+		}
+	})
+}
+
+func TestNewcomerIsHeldWhileMediaIsAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, testConfig())
+		d := w.enroll("cam-1")
+		d.run()
+		time.Sleep(3 * time.Second)
+		clone := &fakeDevice{w: w, scope: d.scope, signer: d.signer, rng: d.rng, used: map[gk.Epoch]gk.SessionID{}, offer: d.offer, suites: d.suites, high: 1}
+		clone.run()
+		time.Sleep(20 * time.Second)
+		clone.look(func() {
+			if clone.epoch != 0 {
+				t.Error("the newcomer was given a key while the incumbent was sending")
+			}
+			if len(clone.refusals) == 0 || clone.refusals[0] != gkrp.CodeBusy {
+				t.Errorf("refusals: %v", clone.refusals)
+			}
+		})
+		d.kill()
+		if d.unopened != 0 || d.epoch != 1 {
+			t.Errorf("the incumbent was disturbed: epoch %d, %d unopened", d.epoch, d.unopened)
+		}
+		time.Sleep(4 * time.Second)
+		clone.kill()
+		if clone.epoch == 0 {
+			t.Error("a silent incumbent was not replaced")
+		}
+		w.close()
+	})
+}
+
+func TestWhatARefusedHelloIsTold(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		change func(w *world, d *fakeDevice)
+		want   gkrp.Code
+	}{
+		{"version", func(_ *world, d *fakeDevice) { d.offer = []gkrp.Version{gkrp.CurrentVersion + 1} }, gkrp.CodeUnsupportedVersion},
+		{"suite", func(_ *world, d *fakeDevice) { d.suites = []gkrp.Suite{gkrp.SuiteX25519} }, gkrp.CodeUnsupportedSuite},
+		{"stream", func(w *world, d *fakeDevice) { d.scope.Stream = "other" }, gkrp.CodeNotYours},
+		{"revoked", func(w *world, d *fakeDevice) {
+			r := w.kms.devices["cam-1"]
+			r.Revoked = true
+			w.kms.devices["cam-1"] = r
+		}, gkrp.CodeRevoked},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, testConfig())
+				d := w.enroll("cam-1")
+				row.change(w, d)
+				d.run()
+				time.Sleep(2 * time.Second)
+				d.kill()
+				w.close()
+				if len(d.overs) != 1 || d.overs[0] != row.want {
+					t.Errorf("the device was told %v, want %s", d.overs, row.want)
+				}
+				if d.epoch != 0 {
+					t.Error("it was given a key")
+				}
+			})
+		})
+	}
+}
+
+func TestOperatorsRotationIsAnsweredWhenConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, testConfig())
+		d := w.enroll("cam-1")
+		d.run()
+		time.Sleep(2 * time.Second)
+		conn := w.memory.Conn()
+		rep, err := bus.ProcessingRotate.Do(context.Background(), conn, bus.RotateRequest{Stream: "cam-1", Wait: true})
+		if err != nil || !rep.Done || rep.Epoch != 2 {
+			t.Errorf("%+v, %v", rep, err)
+		}
+		d.look(func() {
+			if d.epoch != 2 {
+				t.Errorf("the device is at epoch %d", d.epoch)
+			}
+		})
+		_, err = bus.ProcessingRotate.Do(context.Background(), conn, bus.RotateRequest{Stream: "cam-9", Wait: true})
+		if bus.CodeOf(err) != bus.CodeNotFound {
+			t.Errorf("unknown stream: %v", err)
+		}
+		list, err := bus.ProcessingStreams.Do(context.Background(), conn, bus.Empty{})
+		if err != nil || len(list.Streams) != 1 || list.Streams[0].Epoch != 2 || list.Streams[0].ByReason[gk.ReasonOperator] != 1 || list.Streams[0].State != "live" {
+			t.Errorf("%+v, %v", list, err)
+		}
+		d.kill()
+		w.close()
+	})
+}
+
+func TestPacketCountRotates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig()
+		cfg.RotatePackets = 1000 // 5 s at a packet every 5 ms
+		w := newWorld(t, cfg)
+		d := w.enroll("cam-1")
+		d.run()
+		time.Sleep(61 * time.Second)
+		d.kill()
+		w.close()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		n := 0
+		for _, e := range w.events {
+			if e.Kind == gk.EventRotationDone && e.Reason == gk.ReasonPackets {
+				n++
+			}
+		}
+		if n < 9 || n > 12 {
+			t.Errorf("%d rotations by packet count in 60 s", n)
+		}
+	})
+}
+
+func TestAnotherInstanceFencesThisOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, testConfig())
+		d := w.enroll("cam-1")
+		d.run()
+		time.Sleep(2 * time.Second)
+		first := w.cancel
+		firstDone := w.done
+		w.cfg.ID = "processing-2"
+		w.start() // takes the stream over while the first still believes to own it
+		time.Sleep(time.Second)
+		for range 5 {
+			_, _ = bus.ProcessingRotate.Do(context.Background(), w.memory.Conn(), bus.RotateRequest{Stream: "cam-1", Wait: true})
+			time.Sleep(time.Second)
+		}
+		d.kill()
+		first()
+		<-firstDone
+		w.close()
+		if d.unopened != 0 {
+			t.Errorf("%d packets could not be opened", d.unopened)
+		}
+	})
+}
