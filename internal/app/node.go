@@ -279,7 +279,9 @@ func (n *Node) startTransport(ctx context.Context) error {
 		cfg.Outputs = append(cfg.Outputs, o)
 	}
 	n.media, err = transport.New(cfg, conn, transport.Identity{Signer: signer, Certificate: creds.cert.Raw, KMS: verifier}, n.log("transport"))
-	if err != nil {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return listenError("media-listen", n.cfg.MediaListen, op)
+	} else if err != nil {
 		return err
 	}
 	n.stages.start("transport", func(ctx context.Context) error {
