@@ -246,13 +246,14 @@ func (s *Service) forget(ses *session) {
 	}
 }
 
-// retire ends the keys that have had their time.
+// retire ends the keys, and the viewers, that have had their time.
 func (s *Service) retire(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ses := range s.routes {
 		ses.keys.expire(now)
 		s.wipeDropped(ses, now)
+		ses.stream.viewers.dropSlow()
 	}
 }
 

@@ -55,15 +55,15 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Service) view(w http.ResponseWriter, r *http.Request, st *stream) {
-	viewer, err := st.viewers.join()
+	out := http.NewResponseController(w)
+	// A connection without deadlines, as in tests, is left to its own.
+	viewer, err := st.viewers.join(func() { _ = out.SetWriteDeadline(time.Unix(1, 0)) })
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	defer viewer.leave()
-	out := http.NewResponseController(w)
-	// A server's limits on whole requests are not meant for one that never ends. A
-	// connection without deadlines, as in tests, has none to lift.
+	// A server's limits on whole requests are not meant for one that never ends.
 	_ = out.SetReadDeadline(time.Time{})
 	buf := make([]byte, viewerChunk)
 	for patience := viewerStart; ; patience = viewerSilence {

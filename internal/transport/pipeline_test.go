@@ -58,7 +58,8 @@ func TestRotations(t *testing.T) {
 	index := start
 	for e := gk.Epoch(1); e <= epochs; e++ {
 		if e > 16 {
-			// Make room as time would: the oldest epochs have nothing under way.
+			// Make room as time would, once the oldest epochs have nothing under way.
+			w.until("the older epochs", func() bool { return w.status().Delivered >= uint64(e-8)*perEpoch })
 			w.svc.mu.Lock()
 			ses := w.svc.routes[w.ssrc]
 			for len(ses.keys.retiring) > 8 {
@@ -83,7 +84,7 @@ func TestRotations(t *testing.T) {
 		}
 		add(want, "auth-failed", damaged(w.packet(w.sealer(e), index+2000, tsPayload(index)), 100))
 		add(want, "auth-failed", damaged(sample, -20)) // the beginning of its tag
-		add(want, "auth-failed", damaged(sample, 3))  // its index
+		add(want, "auth-failed", damaged(sample, 3))   // its index
 		add(want, "unknown-epoch", damaged(sample, -3))
 		add(want, "bad-length", sample[:30])
 		add(outsiders, "unknown-ssrc", damaged(sample, 9))
@@ -302,9 +303,11 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
+	w.svc.mu.Lock()
 	if len(w.svc.routes[w.ssrc].keys.armed) != 0 {
 		t.Error("a refused key was armed")
 	}
+	w.svc.mu.Unlock()
 	req := bus.AssignRequest{Stream: "cam-2", Session: other, SSRC: w.ssrc, Payload: mp2t, Term: 1}
 	if _, err := bus.TransportAssign.Do(context.Background(), w.conn, "transport-1", req); bus.CodeOf(err) != bus.CodeConflict {
 		t.Errorf("an SSRC twice: %v", err)

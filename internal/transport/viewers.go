@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,7 +27,7 @@ type viewers struct {
 	wake    sync.Cond
 	size    int // of the ring: a multiple of a transport stream packet
 	most    int
-	n       int
+	all     []*viewer
 	ring    []byte
 	head    uint64 // bytes ever written; the ring holds the last size of them
 	notTS   uint64 // packets that were not MPEG-TS
@@ -56,14 +57,14 @@ func (v *viewers) carries() gkrp.Payload {
 func (v *viewers) count() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.n
+	return len(v.all)
 }
 
 // deliver writes what a batch gave into the ring.
 func (v *viewers) deliver(d *delivery) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.n == 0 {
+	if len(v.all) == 0 {
 		return
 	}
 	for _, u := range d.units {
@@ -87,20 +88,35 @@ func (v *viewers) close() {
 	v.wake.Broadcast()
 }
 
-// join adds a viewer, who sees what comes from now on.
-func (v *viewers) join() (*viewer, error) {
+// dropSlow cuts off the viewers that fell behind by more than the ring. One of
+// them may be waiting for its network, and would not notice by itself.
+func (v *viewers) dropSlow() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, r := range v.all {
+		if !r.cutOff && r.behind() {
+			r.cutOff = true
+			r.cut()
+		}
+	}
+}
+
+// join adds a viewer, who sees what comes from now on. cut is called, once at
+// most, to make a write to the viewer fail; it must not wait.
+func (v *viewers) join(cut func()) (*viewer, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
 	case v.closed:
 		return nil, errStreamClosed
-	case v.n >= v.most:
+	case len(v.all) >= v.most:
 		return nil, errViewersFull
-	case v.n == 0:
+	case len(v.all) == 0:
 		v.ring = make([]byte, v.size)
 	}
-	v.n++
-	return &viewer{v: v, at: v.head, notTS: v.notTS}, nil
+	r := &viewer{v: v, at: v.head, notTS: v.notTS, cut: cut}
+	v.all = append(v.all, r)
+	return r, nil
 }
 
 // viewer reads a stream from the first program association table on.
@@ -109,13 +125,17 @@ type viewer struct {
 	at      uint64
 	notTS   uint64 // what was not MPEG-TS when it joined
 	started bool
+	cut     func()
+	cutOff  bool
 }
+
+func (r *viewer) behind() bool { return r.v.head-r.at > uint64(r.v.size) }
 
 func (r *viewer) leave() {
 	r.v.mu.Lock()
 	defer r.v.mu.Unlock()
-	r.v.n--
-	if r.v.n == 0 {
+	r.v.all = slices.DeleteFunc(r.v.all, func(o *viewer) bool { return o == r })
+	if len(r.v.all) == 0 {
 		r.v.ring = nil
 	}
 }
@@ -141,7 +161,7 @@ func (r *viewer) read(ctx context.Context, b []byte, patience time.Duration) (in
 		switch {
 		case ctx.Err() != nil:
 			return 0, ctx.Err()
-		case r.v.head-r.at > uint64(r.v.size):
+		case r.behind():
 			return 0, errViewerSlow
 		}
 		if n := r.take(b); n > 0 {
@@ -150,7 +170,7 @@ func (r *viewer) read(ctx context.Context, b []byte, patience time.Duration) (in
 		switch {
 		case r.v.closed:
 			return 0, errStreamClosed
-		case late && r.v.notTS > r.notTS:
+		case late && !r.started && r.v.notTS > r.notTS:
 			return 0, errNotTS
 		case late:
 			return 0, errNoData
