@@ -1,0 +1,329 @@
+package gkrp
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+)
+
+var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+var testTiming = Timing{
+	Every: time.Minute, Packets: 1000, Retry: 100 * time.Millisecond, RetryMax: 2 * time.Second,
+	CloseAfter: 30 * time.Second, Linger: time.Second,
+	Addresses: map[gk.TransportID]string{"t1": "127.0.0.1:7004", "t2": "127.0.0.1:7005"},
+}
+
+// kinds names effects, for comparing what a step asks for.
+func kinds(effects []Effect) string {
+	var b bytes.Buffer
+	for _, fx := range effects {
+		switch fx := fx.(type) {
+		case OpenKeys:
+			fmt.Fprint(&b, "open ")
+		case Write:
+			fmt.Fprintf(&b, "write(%d,%d) ", fx.Record.Epoch, fx.Record.Pending)
+		case Release:
+			fmt.Fprintf(&b, "release(%d) ", fx.Epoch)
+		case Arm:
+			fmt.Fprintf(&b, "arm(%s,%d) ", fx.Transport, fx.Epoch)
+		case Send:
+			fmt.Fprintf(&b, "send(%s) ", fx.Message.Type())
+		case SendGrant:
+			fmt.Fprint(&b, "grant ")
+		case Switch:
+			fmt.Fprintf(&b, "switch(%d,%d) ", fx.Epoch, fx.First)
+		case Activate:
+			fmt.Fprintf(&b, "activate(%d,%d) ", fx.Epoch, fx.Before)
+		case Close:
+			fmt.Fprint(&b, "close ")
+		case Over:
+			fmt.Fprintf(&b, "over(%s) ", fx.Code)
+		}
+	}
+	return string(bytes.TrimSpace(b.Bytes()))
+}
+
+func want(t *testing.T, what string, got []Effect, wanted string) {
+	t.Helper()
+	if k := kinds(got); k != wanted {
+		t.Fatalf("%s: %q, want %q", what, k, wanted)
+	}
+}
+
+func released(e gk.Epoch) Released {
+	return Released{
+		Epoch: e, Device: []byte{byte(e)}, Confirm: bytes.Repeat([]byte{byte(e)}, 32),
+		Transports: map[gk.TransportID][]byte{"t1": {1, byte(e)}, "t2": {2, byte(e)}},
+	}
+}
+
+func ackOf(s *Session, e gk.Epoch, first gk.Index) Heard {
+	a := &Ack{Stream: s.Stream, Session: s.Record.Session, Epoch: e, Confirm: bytes.Repeat([]byte{byte(e)}, 32), First: first, Prekeys: [][]byte{{0xaa, byte(e)}}}
+	if s.rot != nil {
+		a.GrantHash = s.rot.hash
+	}
+	return Heard{Message: a}
+}
+
+// begun brings a session with two transports to its first confirmed epoch, 5.
+func begun(t *testing.T, now time.Time) *Session {
+	t.Helper()
+	h := &Hello{Device: "cam-1", Stream: "cam-1", Session: testSession, Versions: []Version{0}, Suites: []Suite{1}, HighWater: 4, Prekeys: [][]byte{{1}, {2}, {3}, {4}}}
+	s, fx := Begin(now, Record{SSRC: 9, Suite: 1, Transports: []gk.TransportID{"t1", "t2"}}, Heard{Message: h, Payload: must(Encode(h))}, testTiming)
+	want(t, "begin", fx, "open")
+	want(t, "opened", s.Step(now, Opened{5}), "release(5)")
+	want(t, "released", s.Step(now, released(5)), "arm(t1,5) arm(t2,5)")
+	want(t, "first armed", s.Step(now, Armed{"t1", 5}), "")
+	want(t, "all armed", s.Step(now, Armed{"t2", 5}), "send(welcome)")
+	if !s.Candidate() {
+		t.Fatal("confirmed before its ACK")
+	}
+	want(t, "acked", s.Step(now, ackOf(s, 5, 100)), "switch(5,100) activate(5,0) write(5,0)")
+	return s
+}
+
+func TestOneRotationStageByStage(t *testing.T) {
+	s := begun(t, t0)
+	want(t, "too early", s.Step(t0.Add(59*time.Second), Tick{}), "")
+	now := t0.Add(time.Minute)
+	want(t, "due", s.Step(now, Tick{}), "write(5,6)")
+	want(t, "asked twice", s.Step(now, Rotate{gk.ReasonOperator}), "")
+	want(t, "recorded", s.Step(now, Recorded{6}), "release(6)")
+	want(t, "released", s.Step(now, released(6)), "arm(t1,6) arm(t2,6)")
+	want(t, "armed", s.Step(now, Armed{"t2", 6}), "")
+	want(t, "armed again", s.Step(now, Armed{"t2", 6}), "")
+	want(t, "all armed", s.Step(now, Armed{"t1", 6}), "grant")
+	first := s.rot.grant
+	for i, wait := range []time.Duration{100, 300, 700, 1500, 3100} {
+		fx := s.Step(now.Add(wait*time.Millisecond), Tick{})
+		want(t, fmt.Sprint("repetition ", i), fx, "grant")
+		if !bytes.Equal(fx[0].(SendGrant).Payload, first) {
+			t.Fatal("a repeated GRANT differs from the first")
+		}
+	}
+	want(t, "acked", s.Step(now, ackOf(s, 6, 2000)), "switch(6,2000) activate(6,5) write(6,0)")
+	want(t, "acked again", s.Step(now, ackOf(s, 6, 2000)), "")
+	if s.Rotations != 1 || s.ByReason[gk.ReasonSchedule] != 1 || s.First != 2000 {
+		t.Errorf("record: %+v", s.Record)
+	}
+}
+
+func TestUrgentRotationWaitsForNoWrite(t *testing.T) {
+	for _, r := range []gk.Reason{gk.ReasonProof, gk.ReasonSource} {
+		s := begun(t, t0)
+		want(t, string(r), s.Step(t0, Rotate{r}), "write(5,6) release(6)")
+	}
+	s := begun(t, t0)
+	want(t, "operator", s.Step(t0, Rotate{gk.ReasonOperator}), "write(5,6)")
+}
+
+func TestProofNewerThanTheGrantRotatesAgain(t *testing.T) {
+	s := begun(t, t0)
+	s.Step(t0, Rotate{gk.ReasonOperator})
+	s.Step(t0, Recorded{6})
+	want(t, "proof before the grant", s.Step(t0, Rotate{gk.ReasonProof}), "")
+	s.Step(t0, released(6))
+	s.Step(t0, Armed{"t1", 6})
+	s.Step(t0, Armed{"t2", 6})
+	want(t, "operator after the grant", s.Step(t0, Rotate{gk.ReasonOperator}), "")
+	want(t, "acked", s.Step(t0, ackOf(s, 6, 200)), "switch(6,200) activate(6,5) write(6,0)")
+
+	s.Step(t0, Rotate{gk.ReasonOperator})
+	s.Step(t0, Recorded{7})
+	s.Step(t0, released(7))
+	s.Step(t0, Armed{"t1", 7})
+	s.Step(t0, Armed{"t2", 7})
+	want(t, "proof after the grant", s.Step(t0, Rotate{gk.ReasonProof}), "")
+	want(t, "acked", s.Step(t0, ackOf(s, 7, 300)), "switch(7,300) activate(7,6) write(7,0) write(7,8) release(8)")
+}
+
+func TestAcksThatDoNotFit(t *testing.T) {
+	granting := func() *Session {
+		s := begun(t, t0)
+		s.Step(t0, Rotate{gk.ReasonOperator})
+		s.Step(t0, Recorded{6})
+		s.Step(t0, released(6))
+		s.Step(t0, Armed{"t1", 6})
+		s.Step(t0, Armed{"t2", 6})
+		return s
+	}
+	for name, f := range map[string]func(a *Ack){
+		"confirmation of another key": func(a *Ack) { a.Confirm = bytes.Repeat([]byte{9}, 32) },
+		"another grant":               func(a *Ack) { a.GrantHash = make([]byte, 32) },
+		"an index that falls":         func(a *Ack) { a.First = 99 },
+		"an epoch before":             func(a *Ack) { a.Epoch = 5 },
+		"an epoch after":              func(a *Ack) { a.Epoch = 7 },
+	} {
+		s := granting()
+		h := ackOf(s, 6, 500)
+		f(h.Message.(*Ack))
+		if want(t, name, s.Step(t0, h), ""); s.Record.Epoch != 5 {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+func TestEveryStageAsksAgain(t *testing.T) {
+	late := func(s *Session) []Effect { return s.Step(s.Deadline(), Tick{}) }
+	s := begun(t, t0)
+	s.Step(t0, Rotate{gk.ReasonOperator})
+	want(t, "recording", late(s), "write(5,6)")
+	s.Step(t0, Recorded{6})
+	want(t, "releasing", late(s), "release(6)")
+	s.Step(t0, released(6))
+	s.Step(t0, Armed{"t1", 6})
+	want(t, "arming", late(s), "arm(t2,6)")
+	s.Step(t0, Armed{"t2", 6})
+	want(t, "granting", late(s), "grant")
+}
+
+func TestTransportThatLostItsKeysGetsThemBack(t *testing.T) {
+	s := begun(t, t0)
+	want(t, "lost", s.Step(t0, TransportLost{"t2"}), "release(5)")
+	want(t, "released", s.Step(t0, released(5)), "arm(t2,5)")
+	want(t, "armed", s.Step(t0, Armed{"t2", 5}), "")
+	if len(s.rejoin) != 0 {
+		t.Error("still rejoining")
+	}
+	// In mid-rotation, both the epoch in use and the one that was granted.
+	s.Step(t0, Rotate{gk.ReasonOperator})
+	s.Step(t0, Recorded{6})
+	s.Step(t0, released(6))
+	s.Step(t0, Armed{"t1", 6})
+	s.Step(t0, Armed{"t2", 6})
+	want(t, "lost", s.Step(t0, TransportLost{"t1"}), "release(5) release(6)")
+	want(t, "somebody else's", s.Step(t0, TransportLost{"t9"}), "")
+}
+
+func TestResumeRepeatsWhatWasUnderWay(t *testing.T) {
+	s := begun(t, t0)
+	s.Step(t0, Rotate{gk.ReasonOperator})
+	record := s.snapshot()
+	r, fx := Resume(t0, record, testTiming)
+	want(t, "resumed", fx, "release(5) release(5) release(6)")
+	r.Step(t0, released(6))
+	r.Step(t0, Armed{"t1", 6})
+	r.Step(t0, Armed{"t2", 6})
+	// The device answered the GRANT of the instance before; its hash is unknown here.
+	h := ackOf(r, 6, 400)
+	h.Message.(*Ack).GrantHash = make([]byte, 32)
+	r.Step(t0, h)
+	if r.Record.Epoch != 6 {
+		t.Error("the stored ACK was not taken")
+	}
+}
+
+func TestReportOfAnUnrecordedEpochIsFollowed(t *testing.T) {
+	s := begun(t, t0)
+	fx := s.Step(t0, Heard{Message: &Report{Stream: "cam-1", Session: testSession, Number: 1, Epoch: 6, To: 900}})
+	want(t, "reported", fx, "switch(6,0) release(6)")
+	s.Step(t0, released(6))
+	s.Step(t0, Armed{"t1", 6})
+	s.Step(t0, Armed{"t2", 6})
+	h := ackOf(s, 6, 400)
+	h.Message.(*Ack).GrantHash = make([]byte, 32)
+	s.Step(t0, h)
+	if s.Record.Epoch != 6 {
+		t.Error("the session did not follow its device")
+	}
+}
+
+func TestPrekeysRunOut(t *testing.T) {
+	s := begun(t, t0)
+	for e := gk.Epoch(6); e < 9; e++ {
+		s.Prekeys = s.Prekeys[:1]
+		s.Step(t0, Rotate{gk.ReasonOperator})
+		s.Step(t0, Recorded{e})
+		s.Step(t0, released(e))
+		s.Step(t0, Armed{"t1", e})
+		s.Step(t0, Armed{"t2", e})
+		h := ackOf(s, e, gk.Index(e)*100)
+		h.Message.(*Ack).Prekeys = nil
+		want(t, "acked", s.Step(t0, h), fmt.Sprintf("switch(%d,%d) activate(%d,%d) write(%d,0) send(refill)", e, e*100, e, e-1, e))
+		if e < 8 {
+			s.Step(t0, Heard{Message: &Refill{Prekeys: [][]byte{{0xbb, byte(e)}}}})
+		}
+	}
+	s.Step(t0, Rotate{gk.ReasonOperator})
+	want(t, "none left", s.Step(t0, Recorded{9}), "send(refill)")
+	want(t, "refilled", s.Step(t0, Heard{Message: &Refill{Prekeys: [][]byte{{0xcc}}}}), "release(9)")
+	want(t, "refused", s.Step(t0, PrekeyRefused{9}), "")
+	want(t, "asked again", s.Step(s.Deadline(), Tick{}), "send(refill)")
+}
+
+func TestByeLingersThenEnds(t *testing.T) {
+	s := begun(t, t0)
+	want(t, "bye", s.Step(t0, Heard{Message: &Bye{Session: testSession, End: 300}}), "")
+	want(t, "rotate", s.Step(t0, Rotate{gk.ReasonProof}), "")
+	want(t, "over", s.Step(t0.Add(time.Second), Tick{}), "write(5,0) close over()")
+	want(t, "after", s.Step(t0.Add(time.Hour), Tick{}), "")
+	if !s.Deadline().IsZero() {
+		t.Error("an ended session wants a tick")
+	}
+}
+
+func TestCandidateThatNeverConfirmsIsDropped(t *testing.T) {
+	h := &Hello{Device: "cam-1", Stream: "cam-1", Session: testSession, Prekeys: [][]byte{{1}}}
+	s, _ := Begin(t0, Record{Transports: []gk.TransportID{"t1"}}, Heard{Message: h}, testTiming)
+	s.Step(t0, Opened{1})
+	want(t, "dropped", s.Step(t0.Add(30*time.Second), Tick{}), "send(stop) close over(unavailable)")
+}
+
+func TestDeviceRefusesAWelcomeThatIsNotAnAnswer(t *testing.T) {
+	for name, f := range map[string]func(w *Welcome){
+		"another hello":         func(w *Welcome) { w.HelloHash = make([]byte, 32) },
+		"another session":       func(w *Welcome) { w.Session[0]++ },
+		"another stream":        func(w *Welcome) { w.Stream = "other" },
+		"a shortened offer":     func(w *Welcome) { w.Suites = w.Suites[1:] },
+		"a suite not offered":   func(w *Welcome) { w.Suite = 9 },
+		"a version not offered": func(w *Welcome) { w.Version = 9 },
+	} {
+		d, fx := NewDevice(t0, Hello{Device: "cam-1", Stream: "cam-1", Session: testSession, Versions: []Version{0}, Suites: []Suite{1, 2}}, time.Second, time.Minute)
+		h := fx[0].(Send).Message.(*Hello)
+		fx = d.Step(t0, Heard{Message: &Challenge{Session: testSession, HelloHash: Hash(must(Encode(h))), Nonce: make([]byte, 16)}})
+		proven := fx[0].(Send).Message.(*Hello)
+		w := &Welcome{
+			Session: testSession, HelloHash: Hash(must(Encode(proven))), Versions: []Version{0}, Suites: []Suite{1, 2}, Suite: 1, Stream: "cam-1",
+			Transports: []string{"a:1"}, Grant: must(Encode(&Grant{Stream: "cam-1", Session: testSession, Epoch: 1, Envelope: []byte{1}})),
+		}
+		bad := *w
+		f(&bad)
+		if got := d.Step(t0, Heard{Message: &bad}); len(got) != 0 || d.Stage() == DeviceRunning {
+			t.Errorf("%s: accepted", name)
+		}
+		if got := d.Step(t0, Heard{Message: w}); len(got) != 2 {
+			t.Errorf("%s: the right one was then refused", name)
+		}
+	}
+}
+
+func TestDeviceAnswersARepeatedGrantWithItsStoredAck(t *testing.T) {
+	d := &Device{hello: Hello{Stream: "cam-1", Session: testSession}, stage: DeviceRunning, hashes: map[gk.Epoch][]byte{}}
+	grant := func(e gk.Epoch) Heard {
+		g := &Grant{Stream: "cam-1", Session: testSession, Epoch: e, Envelope: []byte{1}}
+		return Heard{Message: g, Payload: must(Encode(g))}
+	}
+	var acks []Message
+	for e := gk.Epoch(1); e <= 20; e++ {
+		if fx := d.Step(t0, grant(e)); len(fx) != 1 || fx[0].(Install).Epoch != e {
+			t.Fatalf("grant %d: %v", e, fx)
+		}
+		if fx := d.Step(t0, grant(e)); len(fx) != 0 {
+			t.Fatalf("grant %d while installing: %v", e, fx)
+		}
+		fx := d.Step(t0, Installed{Epoch: e, Confirm: make([]byte, 32), First: gk.Index(e)})
+		acks = append(acks, fx[0].(Send).Message)
+	}
+	for e := gk.Epoch(5); e <= 20; e++ {
+		if fx := d.Step(t0, grant(e)); len(fx) != 1 || fx[0].(Send).Message != acks[e-1] {
+			t.Errorf("epoch %d: %v", e, fx)
+		}
+	}
+	if fx := d.Step(t0, grant(2)); len(fx) != 0 {
+		t.Errorf("an epoch long gone: %v", fx)
+	}
+}
