@@ -81,7 +81,7 @@ func (c Config) Check() error {
 	}{
 		{"rotate-every", c.RotateEvery, 10 * time.Millisecond, 365 * 24 * time.Hour},
 		{"latency", c.Latency, 0, 10 * time.Second},
-		{"token-life", c.TokenLife, time.Second, 30 * 24 * time.Hour},
+		{"token-life", c.TokenLife, time.Second, 7 * 24 * time.Hour},
 	} {
 		if d.value < d.least || d.value > d.max {
 			return fmt.Errorf("%s: %v is out of range: choose %v to %v", d.name, d.value, d.least, d.max)

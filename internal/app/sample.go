@@ -38,6 +38,8 @@ func SampleConfig(flags []*kong.Flag) []byte {
 			value = "[" + strings.ReplaceAll(value, ",", ", ") + "]"
 		case f.IsSlice():
 			value = "[]"
+		case value == "" && f.IsBool():
+			value = "false"
 		case value == "":
 			value = `""`
 		}
