@@ -240,5 +240,5 @@ func (p *packetPath) close() {
 	if p.key.sealer != nil {
 		p.key.sealer.Wipe()
 	}
-	p.key = key{}
+	p.key = key{epoch: p.key.epoch} // for the last count
 }

@@ -111,6 +111,11 @@ func (s *stream) stats() StreamStats {
 func (s *stream) run(ctx context.Context) error {
 	log := s.agent.cfg.Log.With("stream", s.id)
 	defer s.path.close()
+	topic := gkrp.Topic(s.agent.cfg.Identity.Device, s.id, gkrp.Down)
+	// A broker that is away takes the subscription up when it is back.
+	if err := s.agent.courier.Listen(topic, s.receive); err != nil && s.agent.courier.Connected() {
+		return errors.Join(err, s.source.Close())
+	}
 	log.Info("waiting for the source")
 	payload, err := s.source.Probe(ctx)
 	if err != nil {
@@ -119,10 +124,6 @@ func (s *stream) run(ctx context.Context) error {
 			return nil
 		}
 		return err
-	}
-	topic := gkrp.Topic(s.agent.cfg.Identity.Device, s.id, gkrp.Down)
-	if err := s.agent.courier.Listen(topic, s.receive); err != nil {
-		return errors.Join(err, s.source.Close())
 	}
 
 	mediaCtx, stopMedia := context.WithCancel(ctx)

@@ -109,7 +109,7 @@ func TestWholeStreamOverManyRotations(t *testing.T) {
 			t.Errorf("%d epochs in 20 s at one each 500 ms", n)
 		}
 		st := r.agent.Stats()[0]
-		if st.Bytes != uint64(len(data)) || st.Epoch != 0 || st.Sessions != 1 || st.Rotations+1 != uint64(r.svc.completed()) || st.Unkeyed != 0 || st.SendErrors != 0 {
+		if st.Bytes != uint64(len(data)) || int(st.Epoch) != r.svc.completed() || st.Sessions != 1 || st.Rotations+1 != uint64(r.svc.completed()) || st.Unkeyed != 0 || st.SendErrors != 0 {
 			t.Errorf("stats %+v after %d epochs", st, r.svc.completed())
 		}
 		if len(r.svc.byes) != 2 || r.svc.byes[0].Text != "source ended" || r.svc.byes[0].End != r.svc.last+1 {
