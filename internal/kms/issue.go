@@ -18,9 +18,9 @@ import (
 //	open     session.STREAM.SESSION says for whom they are
 //	create   key.STREAM.SESSION.EPOCH, only if it does not exist
 //
-// Each step is a compare-and-set. A crash between two leaves epochs that nobody
-// ever used; asking again goes on from where it stopped. A key is in memory, and
-// so can be released, only after the store has it.
+// Each step is a compare-and-set. A crash between two leaves at worst a claim
+// that nobody ever uses; asking again claims anew. A key is in memory, and so can
+// be released, only after the store has it.
 
 const (
 	// maxJump is how far a device's high-water mark may be ahead of the store.
@@ -158,9 +158,6 @@ func (s *Service) claimFirst(ctx context.Context, st *stream, dev deviceRecord, 
 		head, rev, err := s.readHead(ctx, st.id)
 		if err != nil {
 			return 0, err
-		}
-		if head.Session == req.Session && head.First > req.HighWater && head.Last == head.First+1 {
-			return head.First, nil // claimed before a crash, and given to nobody
 		}
 		if uint64(req.HighWater) > uint64(head.Last)+maxJump && head.Enrolled.Equal(dev.Enrolled) {
 			return 0, bus.Refuse(bus.CodeEpochJump,
