@@ -43,12 +43,20 @@ var signatures = []signature{
 	{0, "v=0", "an SDP description", "give the address it names: rtp://HOST:PORT"},
 }
 
-// describeInput says what data is that should have been MPEG-TS, and what to do.
-func describeInput(data []byte) (found, mend string) {
+// recognise tells data of a kind that is known not to be MPEG-TS.
+func recognise(data []byte) (found, mend string, known bool) {
 	for _, s := range signatures {
 		if len(data) >= s.at+len(s.bytes) && string(data[s.at:s.at+len(s.bytes)]) == s.bytes {
-			return s.name, s.mend
+			return s.name, s.mend, true
 		}
+	}
+	return "", "", false
+}
+
+// describeInput says what data is that should have been MPEG-TS, and what to do.
+func describeInput(data []byte) (found, mend string) {
+	if found, mend, known := recognise(data); known {
+		return found, mend
 	}
 	switch {
 	case len(data) == 0:

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
@@ -58,6 +60,14 @@ func openFile(path string, loop bool) (Source, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("source: %s is a directory: name the MPEG-TS file in it", path)
 	}
+	// A file that is plainly something else is refused at once, before anything
+	// is asked of a service.
+	head := make([]byte, sniffHead)
+	n, _ := f.ReadAt(head, 0) // what cannot be read now is told when it is played
+	if found, mend, known := recognise(head[:n]); known {
+		_ = f.Close()
+		return nil, notTS(path, found, mend)
+	}
 	var again func() error
 	if loop {
 		again = func() error { _, err := f.Seek(0, io.SeekStart); return err }
@@ -91,7 +101,14 @@ func (s *pacedSource) Probe(ctx context.Context) (gkrp.Payload, error) {
 
 func (s *pacedSource) notTS() error {
 	found, mend := describeInput(s.head)
-	return fmt.Errorf("source %s is not MPEG-TS: found %s; %s", s.name, found, mend)
+	return notTS(s.name, found, mend)
+}
+
+func notTS(name, found, mend string) error {
+	if ext := filepath.Ext(name); ext != "" { // a file, and not a pipe
+		mend = strings.NewReplacer("INPUT", name, "OUTPUT.ts", strings.TrimSuffix(name, ext)+".ts").Replace(mend)
+	}
+	return fmt.Errorf("source %s is not MPEG-TS: found %s; %s", name, found, mend)
 }
 
 // fill reads until n packets have their time, or the stream ends.

@@ -30,7 +30,7 @@ func TestBadInputIsNamedWithItsMend(t *testing.T) {
 		data  []byte
 		wants []string
 	}{
-		{"mp4", mp4, []string{"MP4 (ftyp box)", "ffmpeg -i INPUT -c copy -f mpegts"}},
+		{"mp4", mp4, []string{"MP4 (ftyp box)", "ffmpeg -i ", "-c copy -f mpegts"}},
 		{"matroska", append([]byte("\x1a\x45\xdf\xa3"), mp4...), []string{"Matroska"}},
 		{"annex b", append([]byte{0, 0, 0, 1, 0x67}, mp4...), []string{"elementary stream", "-c copy -f mpegts"}},
 		{"program stream", append([]byte{0, 0, 1, 0xba}, mp4...), []string{"program stream"}},
@@ -47,14 +47,13 @@ func TestBadInputIsNamedWithItsMend(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, spec := range []string{path, "file:" + path, "-", "exec:cat " + path} {
-				s, err := OpenSource(spec, SourceOptions{Stdin: bytes.NewReader(c.data)})
-				if err != nil {
-					t.Fatal(err)
-				}
 				if spec[0] == 'e' && (c.name == "empty" || c.name == "no clock") {
 					continue // a command may write whatever it likes, at its own pace
 				}
-				_, err = s.Probe(t.Context())
+				s, err := OpenSource(spec, SourceOptions{Stdin: bytes.NewReader(c.data)})
+				if err == nil {
+					_, err = s.Probe(t.Context())
+				}
 				if err == nil {
 					t.Fatalf("%s: taken for MPEG-TS", spec)
 				}
@@ -63,8 +62,8 @@ func TestBadInputIsNamedWithItsMend(t *testing.T) {
 						t.Errorf("%s: error %q does not say %q", spec, err, want)
 					}
 				}
-				if err := s.Close(); err != nil {
-					t.Error(err)
+				if s != nil {
+					_ = s.Close() // a command that was cut off ends as it likes
 				}
 			}
 		})
