@@ -161,10 +161,9 @@ func (m *demoMeter) service(e gk.Event) {
 	defer m.mu.Unlock()
 	k := demoEpoch{e.Session, e.Epoch}
 	switch e.Kind {
-	case gk.EventRotationDecided:
-		m.decided[k] = e.At
 	case gk.EventRotationDone:
 		if e.Reason != gk.ReasonStart {
+			m.decided[k] = e.At.Add(-e.Took)
 			m.rotations++
 			m.byReason[e.Reason]++
 			m.last, m.why = e.Took, e.Reason

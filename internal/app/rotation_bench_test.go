@@ -1,0 +1,210 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/device"
+)
+
+// steady is a source of a constant bit rate.
+type steady struct {
+	every time.Duration // between packets of 1316 bytes
+	next  time.Time
+	count uint32
+}
+
+func (s *steady) Probe(context.Context) (gkrp.Payload, error) {
+	return gkrp.Payload{Kind: gkrp.PayloadMP2T, Type: 33, ClockRate: 90000, Encoding: "MP2T"}, nil
+}
+
+func (s *steady) Read(ctx context.Context, b *device.Batch) error {
+	if s.next.IsZero() {
+		s.next = time.Now()
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(time.Until(s.next)):
+	}
+	b.Units, b.Break = b.Units[:0], ""
+	for now := time.Now(); !s.next.After(now) && len(b.Units) < 32; s.next = s.next.Add(s.every) {
+		payload := make([]byte, 1316)
+		for i := 0; i < len(payload); i += 188 {
+			payload[i], payload[i+1], payload[i+2], payload[i+3] = 0x47, 0x1f, 0xff, 0x10
+		}
+		s.count++
+		b.Units = append(b.Units, device.Unit{Payload: payload, Timestamp: uint32(s.count * 95), Type: 33})
+	}
+	return nil
+}
+
+func (s *steady) Dropped() uint64 { return 0 }
+func (s *steady) Close() error    { return nil }
+
+// breath lies between two rotations: without it the transport's slots for
+// retiring epochs fill up, and a rotation that is not urgent waits for one.
+const breath = 40 * time.Millisecond
+
+// BenchmarkRotation changes the key of a 10 Mb/s stream again and again: real
+// sockets, real broker, real store. Beside it stands the round trip of a message
+// of the same size over the same broker, which no rotation can do without.
+func BenchmarkRotation(b *testing.B) {
+	cfg, err := DefaultConfig()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cfg.Data = b.TempDir()
+	cfg.Listen, cfg.JoinListen, cfg.MQTTListen, cfg.MediaListen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	cfg.RotateEvery = time.Hour
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	meter := newDemoMeter()
+	n, err := Start(b.Context(), cfg, Options{Log: log, Version: "bench"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	if err := n.hear(meter.service); err != nil {
+		b.Fatal(err)
+	}
+	d := &demo{cfg: DemoConfig{}, dir: cfg.Data, node: n}
+	id, state, err := d.enrol(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	courier, err := device.Connect(b.Context(), id, 10*time.Second, log)
+	if err != nil {
+		b.Fatal(err)
+	}
+	started := make(chan struct{})
+	agent, err := device.New(device.Config{
+		Identity: id, State: state, Log: log,
+		Tell: func(e gk.Event) {
+			meter.device(e)
+			if e.Kind == gk.EventSessionStarted {
+				close(started)
+			}
+		},
+		Streams: []device.StreamConfig{{Source: &steady{every: 1316 * 8 * time.Second / 10_000_000}}},
+	}, courier)
+	if err != nil {
+		b.Fatal(err)
+	}
+	sending, halt := context.WithCancel(b.Context())
+	sent := make(chan error, 1)
+	go func() { sent <- agent.Run(sending) }()
+	<-started
+
+	nc, err := n.connect(bus.RoleAPI)
+	if err != nil {
+		b.Fatal(err)
+	}
+	conn := bus.NewNATS(nc)
+	trip := roundTrip(b, n)
+	for b.Loop() {
+		b.StopTimer()
+		time.Sleep(breath)
+		b.StartTimer()
+		if _, err := bus.ProcessingRotate.Do(b.Context(), conn, bus.RotateRequest{Stream: demoStream, Reason: gk.ReasonOperator, Wait: true}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	halt()
+	err = errors.Join(err, <-sent)
+	nc.Close()
+	courier.Close()
+	stop()
+	if err := errors.Join(err, <-ended, state.Close()); err != nil {
+		b.Fatal(err)
+	}
+	ready, first := quantiles(meter.since(meter.ready)), quantiles(meter.since(meter.first))
+	b.ReportMetric(ready.P50, "ready-p50-ms")
+	b.ReportMetric(ready.P99, "ready-p99-ms")
+	b.ReportMetric(first.P50, "first-packet-p50-ms")
+	b.ReportMetric(ready.P50/(float64(trip)/float64(time.Millisecond)), "x-mqtt-round-trip")
+}
+
+// roundTrip measures a message of a sealed key's size to a device and back.
+func roundTrip(b *testing.B, n *Node) time.Duration {
+	b.Helper()
+	dial := func(role, clientID string) bus.Courier {
+		creds, err := certify(b.Context(), n.assembly(b), role, "yardstick")
+		if err != nil {
+			b.Fatal(err)
+		}
+		c, err := bus.DialMQTT(b.Context(), bus.MQTTConfig{Address: n.mqtt, ServerName: "localhost", ClientID: clientID, Certificate: creds.chain(), CA: creds.pool()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(c.Close)
+		return c
+	}
+	service := dial("processing", controllerClientID("yardstick"))
+	listener := n.yardstickDevice(b)
+	down, up := gkrp.Topic("yardstick", "s", gkrp.Down), gkrp.Topic("yardstick", "s", gkrp.Up)
+	back := make(chan struct{}, 1)
+	if err := errors.Join(
+		listener.Listen(down, func(_ string, p []byte) { _ = listener.Send(up, p) }),
+		service.Listen(up, func(string, []byte) { back <- struct{}{} }),
+	); err != nil {
+		b.Fatal(err)
+	}
+	var all []time.Duration
+	for range 200 {
+		began := time.Now()
+		if err := service.Send(down, make([]byte, 1300)); err != nil {
+			b.Fatal(err)
+		}
+		<-back
+		all = append(all, time.Since(began))
+	}
+	return time.Duration(quantiles(all).P50 * float64(time.Millisecond))
+}
+
+func (n *Node) assembly(b *testing.B) bus.Conn {
+	b.Helper()
+	nc, err := n.connect(bus.RoleAssembly)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(nc.Close)
+	return bus.NewNATS(nc)
+}
+
+// yardstickDevice joins a device of its own and connects it.
+func (n *Node) yardstickDevice(b *testing.B) bus.Courier {
+	b.Helper()
+	client, err := NewClient(ClientConfig{Data: n.cfg.Data})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var answer struct{ Token string }
+	if err := client.Do(b.Context(), "POST", "/v1/enroll", map[string]string{"device": "yardstick"}, &answer); err != nil {
+		b.Fatal(err)
+	}
+	state, err := device.OpenState(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { state.Close() })
+	id, err := device.Join(b.Context(), answer.Token, state)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c, err := device.Connect(b.Context(), id, 10*time.Second, n.opts.Log)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(c.Close)
+	return c
+}
