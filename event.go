@@ -21,8 +21,10 @@ const (
 	EventDeviceEnrolled   EventKind = "device-enrolled"
 	EventDeviceRevoked    EventKind = "device-revoked"
 	EventTokenIssued      EventKind = "token-issued"
-	EventProof            EventKind = "proof"    // evidence of a second key holder
-	EventOutsider         EventKind = "outsider" // forged, replayed or unknown traffic, counted once a second
+	EventProof            EventKind = "proof"        // evidence of a second key holder
+	EventIdentity         EventKind = "identity"     // a second session of a device that is sending was held
+	EventBudgetSpent      EventKind = "budget-spent" // evidence asks for more rotations than the budget allows
+	EventOutsider         EventKind = "outsider"     // forged, replayed or unknown traffic, counted once a second
 	EventServiceStarted   EventKind = "service-started"
 	EventServiceStopped   EventKind = "service-stopped"
 )

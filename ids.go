@@ -122,6 +122,7 @@ const (
 	ReasonPackets       Reason = "packets"       // the number of packets sent under it
 	ReasonOperator      Reason = "operator"      // somebody asked
 	ReasonDiscontinuity Reason = "discontinuity" // the source restarted or jumped
+	ReasonRecovery      Reason = "recovery"      // an epoch found in use that had not been written down
 	ReasonProof         Reason = "proof"         // somebody else holds the key
 	ReasonSource        Reason = "source"        // the source's behaviour is not its own
 )

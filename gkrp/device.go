@@ -26,6 +26,7 @@ type Device struct {
 	number    uint64
 
 	policy     Policy
+	term       uint64 // highest fencing term seen: an earlier owner's commands are refused
 	current    gk.Epoch
 	installing gk.Epoch
 	acks       []*Ack // of the newest epochs, oldest first: a repeated GRANT gets its ACK again
@@ -238,9 +239,10 @@ func (d *Device) welcomed(now time.Time, w *Welcome) []Effect {
 
 // granted has a new key installed, or repeats the ACK of one that is.
 func (d *Device) granted(g *Grant, payload []byte) []Effect {
-	if g.Session != d.hello.Session || g.Stream != d.hello.Stream {
+	if g.Session != d.hello.Session || g.Stream != d.hello.Stream || g.Term < d.term {
 		return nil
 	}
+	d.term = g.Term
 	for _, a := range d.acks {
 		if a.Epoch == g.Epoch {
 			return []Effect{Send{a}}

@@ -28,8 +28,9 @@ type Version uint16
 // The minor versions that this package speaks.
 const (
 	Version0       Version = 0
+	Version1       Version = 1 // REPORT carries tag prefixes
 	MinVersion             = Version0
-	CurrentVersion         = Version0
+	CurrentVersion         = Version1
 )
 
 // Suite names the HPKE algorithms that a media key is sealed with (RFC 9180 §7).
@@ -90,10 +91,10 @@ const (
 
 // Payload describes what the device will send.
 type Payload struct {
-	Kind      PayloadKind `cbor:"1,keyasint"`
-	Type      uint8       `cbor:"2,keyasint"`           // RTP payload type, 0 to 127
-	ClockRate uint32      `cbor:"3,keyasint"`           // RTP timestamp units a second
-	Encoding  string      `cbor:"4,keyasint,omitempty"` // as in SDP a=rtpmap, e.g. "H264"
+	Kind      PayloadKind `cbor:"1,keyasint" json:"kind"`
+	Type      uint8       `cbor:"2,keyasint" json:"type"`                         // RTP payload type, 0 to 127
+	ClockRate uint32      `cbor:"3,keyasint" json:"clock_rate"`                   // RTP timestamp units a second
+	Encoding  string      `cbor:"4,keyasint,omitempty" json:"encoding,omitempty"` // as in SDP a=rtpmap, e.g. "H264"
 }
 
 // Hello asks for a session. The first one has no nonce; the service answers
@@ -121,8 +122,9 @@ type Challenge struct {
 // Policy is what the service asks of the device for the length of a session.
 // All durations count from the receipt of the message.
 type Policy struct {
-	ReportEveryMs uint32 `cbor:"1,keyasint"` // milliseconds between REPORTs, 100 to 60000
-	RejectAfterS  uint32 `cbor:"2,keyasint"` // seconds after which a key is no longer used
+	ReportEveryMs uint32 `cbor:"1,keyasint"`           // milliseconds between REPORTs, 100 to 60000
+	RejectAfterS  uint32 `cbor:"2,keyasint"`           // seconds after which a key is no longer used
+	Tags          bool   `cbor:"3,keyasint,omitempty"` // REPORTs shall carry tag prefixes; minor version 1
 }
 
 // Welcome accepts a session and brings its first key.
@@ -174,6 +176,10 @@ type Report struct {
 	Packets uint64       `cbor:"7,keyasint"`           // sent since the session began
 	Bytes   uint64       `cbor:"8,keyasint"`           // RTP payload bytes sent since the session began
 	Renew   bool         `cbor:"9,keyasint,omitempty"` // the source restarted or jumped: a new epoch is asked for
+	// Tags has, from minor version 1 on and where the service asks for it, the
+	// first 4 bytes of every packet's authentication tag, in the order of the
+	// indices From to To; a packet that was not sent has 4 zero bytes.
+	Tags []byte `cbor:"10,keyasint,omitempty"`
 }
 
 // Code is why a message was refused.

@@ -28,18 +28,20 @@ import (
 type Session struct {
 	Record
 
-	timing   Timing
-	offered  []byte                        // its hash
-	offer    *Hello                        // the proven HELLO, until the first ACK
-	wants    gk.Reason                     // a request that came while a rotation was in flight
-	rot      *rotation                     // the rotation in flight
-	rejoin   map[gk.TransportID]*rejoining // transports that lost their keys
-	rotateAt time.Time                     // scheduled rotation
-	base     uint64                        // device's packet count when the epoch began
-	packets  uint64                        // as last reported
-	reports  uint64                        // number of the last report
-	endAt    time.Time                     // an ended session lets late packets arrive first
-	over     bool
+	timing    Timing
+	offered   []byte                        // its hash
+	offer     *Hello                        // the proven HELLO, until the first ACK
+	wants     gk.Reason                     // a request that came while a rotation was in flight
+	rot       *rotation                     // the rotation in flight
+	rejoin    map[gk.TransportID]*rejoining // transports that lost their keys
+	refilling backoff                       // asking for prekeys; its time is zero when nothing is asked
+	renewAt   time.Time                     // before it, a source that breaks off again gets no new epoch
+	rotateAt  time.Time                     // scheduled rotation
+	base      uint64                        // device's packet count when the epoch began
+	packets   uint64                        // as last reported
+	reports   uint64                        // number of the last report
+	endAt     time.Time                     // an ended session lets late packets arrive first
+	over      bool
 }
 
 // Record is what of a session is written down. A service that takes the session
@@ -56,16 +58,15 @@ type Record struct {
 	Epoch      gk.Epoch             `cbor:"9,keyasint"`            // confirmed by the device; 0 until the first ACK
 	First      gk.Index             `cbor:"10,keyasint"`           // where Epoch begins
 	Near       gk.Index             `cbor:"11,keyasint"`           // last reported
-	Pending    gk.Epoch             `cbor:"12,keyasint,omitempty"` // ordered, perhaps granted, not confirmed
-	Why        gk.Reason            `cbor:"13,keyasint,omitempty"` // of Pending
+	Pending    gk.Reason            `cbor:"12,keyasint,omitempty"` // of a rotation that was ordered, perhaps granted, not confirmed
 	Prekeys    [][]byte             `cbor:"14,keyasint"`           // not yet used
-	Rotations  uint64               `cbor:"15,keyasint"`
-	ByReason   map[gk.Reason]uint64 `cbor:"16,keyasint"`
-	Since      time.Time            `cbor:"17,keyasint"` // when Epoch was confirmed
-	Started    time.Time            `cbor:"18,keyasint"`
-	Took       time.Duration        `cbor:"19,keyasint"` // of the last rotation, decision to ACK
-	Ended      bool                 `cbor:"20,keyasint,omitempty"`
-	Term       uint64               `cbor:"21,keyasint"`
+	Rotations  uint64               `cbor:"14,keyasint"`
+	ByReason   map[gk.Reason]uint64 `cbor:"15,keyasint"`
+	Since      time.Time            `cbor:"16,keyasint"` // when Epoch was confirmed
+	Started    time.Time            `cbor:"17,keyasint"`
+	Took       time.Duration        `cbor:"18,keyasint"` // of the last rotation, decision to ACK
+	Ended      bool                 `cbor:"19,keyasint,omitempty"`
+	Term       uint64               `cbor:"20,keyasint"`
 }
 
 // Timing is when a session does what. Zero durations switch a rule off.
@@ -139,8 +140,8 @@ type (
 	Tick struct{}
 	// Opened: the key management service allocated the session's first epoch.
 	Opened struct{ Epoch gk.Epoch }
-	// Recorded: the record with this pending epoch is written down.
-	Recorded struct{ Pending gk.Epoch }
+	// Recorded: the record with this pending rotation is written down.
+	Recorded struct{ Pending gk.Reason }
 	// Released: an epoch's key was sealed.
 	Released struct {
 		Epoch      gk.Epoch
@@ -158,13 +159,20 @@ type (
 		Message Message
 		Payload []byte // the message as it was encoded, for its hash
 	}
-	// Rotate: a new epoch is wanted.
-	Rotate struct{ Reason gk.Reason }
+	// Rotate: a new epoch is wanted. Where the reason is proof, Known is the epoch
+	// whose key is known to somebody else.
+	Rotate struct {
+		Reason gk.Reason
+		Known  gk.Epoch
+	}
 	// TransportLost: a transport restarted and has no keys any more.
 	TransportLost struct{ Transport gk.TransportID }
 	// PrekeyRefused: the key management service does not accept the prekey that
-	// the epoch's key was to be sealed to.
-	PrekeyRefused struct{ Epoch gk.Epoch }
+	// the next key was to be sealed to.
+	PrekeyRefused struct{}
+	// KeyUnknown: the key management service has no key for an epoch that is in
+	// use, as after its store was restored from a backup.
+	KeyUnknown struct{ Epoch gk.Epoch }
 	// End: the session is to end now.
 	End struct{ Code Code }
 )
@@ -178,6 +186,7 @@ func (Heard) input()         {}
 func (Rotate) input()        {}
 func (TransportLost) input() {}
 func (PrekeyRefused) input() {}
+func (KeyUnknown) input()    {}
 func (End) input()           {}
 
 // Effect is something to be done.
@@ -189,9 +198,11 @@ type (
 	OpenKeys struct{ HighWater gk.Epoch }
 	// Write asks for the record to be written down; [Recorded] answers.
 	Write struct{ Record Record }
-	// Release asks for the key of an epoch; [Released] answers.
+	// Release asks for the key of an epoch, or where that is 0, of the session's
+	// first epoch after After; [Released] answers.
 	Release struct {
 		Epoch      gk.Epoch
+		After      gk.Epoch
 		Prekey     []byte // nil: for transports only
 		Transports []gk.TransportID
 	}
@@ -261,8 +272,8 @@ func Resume(now time.Time, r Record, t Timing) (*Session, []Effect) {
 	for _, id := range r.Transports {
 		fx = append(fx, s.transportLost(now, id)...)
 	}
-	if r.Pending > r.Epoch {
-		s.rot = &rotation{epoch: r.Pending, reason: r.Why, stage: StageReleasing, decided: now, adopted: true}
+	if r.Pending != "" {
+		s.rot = &rotation{reason: r.Pending, stage: StageReleasing, decided: now, adopted: true}
 		fx = append(fx, s.push(now)...)
 	}
 	return s, fx
@@ -297,6 +308,7 @@ func (s *Session) Deadline() time.Time {
 		sooner(s.rot.retry.at)
 	} else {
 		sooner(s.rotateAt)
+		sooner(s.refilling.at)
 	}
 	for _, j := range s.rejoin {
 		sooner(j.retry.at)
@@ -319,7 +331,7 @@ func (s *Session) Step(now time.Time, in Input) []Effect {
 			return s.enter(now, StageReleasing)
 		}
 	case Recorded:
-		if s.rot != nil && s.rot.stage == StageRecording && in.Pending == s.rot.epoch {
+		if s.rot != nil && s.rot.stage == StageRecording && in.Pending == s.rot.reason {
 			return s.enter(now, StageReleasing)
 		}
 	case Released:
@@ -329,12 +341,16 @@ func (s *Session) Step(now time.Time, in Input) []Effect {
 	case Heard:
 		return s.heard(now, in)
 	case Rotate:
-		return s.rotate(now, in.Reason)
+		return s.rotate(now, in.Reason, in.Known)
 	case TransportLost:
 		return s.transportLost(now, in.Transport)
 	case PrekeyRefused:
-		if s.rot != nil && s.rot.stage == StageReleasing && s.rot.epoch == in.Epoch {
+		if s.rot != nil && s.rot.stage == StageReleasing {
 			s.rot.prekey = nil
+		}
+	case KeyUnknown:
+		if in.Epoch == s.Record.Epoch || s.rot != nil && s.rot.adopted && in.Epoch == s.rot.epoch {
+			return s.end(CodeUnknownSession)
 		}
 	case End:
 		return s.end(in.Code)
@@ -343,22 +359,27 @@ func (s *Session) Step(now time.Time, in Input) []Effect {
 }
 
 // rotate begins a rotation, or lets the one in flight serve the request.
-func (s *Session) rotate(now time.Time, reason gk.Reason) []Effect {
-	if s.Candidate() || s.Record.Ended {
+func (s *Session) rotate(now time.Time, reason gk.Reason, known gk.Epoch) []Effect {
+	switch {
+	case s.Candidate() || s.Record.Ended:
 		return nil
-	}
-	if s.rot != nil {
-		// The key in flight is as fresh as one asked for now, unless there is proof
-		// that a key which the device already has been granted is known to another.
-		if reason == gk.ReasonProof && s.rot.stage == StageGranting {
+	case reason == gk.ReasonProof && known < s.Record.Epoch:
+		return nil // that key was changed already: its holder is locked out
+	case s.rot != nil:
+		// The key in flight is as fresh as one asked for now, unless the device was
+		// granted it already and there is proof that another knows it.
+		if reason == gk.ReasonProof && s.rot.stage == StageGranting && known >= s.rot.epoch {
 			s.wants = reason
 		}
 		return nil
+	case len(s.Prekeys) <= proofReserve && reason != gk.ReasonProof:
+		s.wants = reason
+		return []Effect{s.refill(now)}
 	}
 	s.wants = ""
-	s.rot = &rotation{epoch: s.Record.Epoch + 1, reason: reason, decided: now}
-	s.Pending, s.Why = s.rot.epoch, reason
-	fx := []Effect{Tell{gk.Event{Kind: gk.EventRotationDecided, Epoch: s.rot.epoch, Reason: reason}}}
+	s.rot = &rotation{reason: reason, decided: now}
+	s.Pending = reason
+	fx := []Effect{Tell{gk.Event{Kind: gk.EventRotationDecided, Epoch: s.Record.Epoch, Reason: reason}}}
 	if reason.Urgent() {
 		// A record that comes late costs nothing: an epoch that was perhaps granted
 		// is found again from the device's REPORT.
@@ -366,6 +387,15 @@ func (s *Session) rotate(now time.Time, reason gk.Reason) []Effect {
 		return append(fx, s.enter(now, StageReleasing)...)
 	}
 	return append(fx, s.enter(now, StageRecording)...)
+}
+
+// proofReserve is the number of prekeys that only proof may use up.
+const proofReserve = 1
+
+// refill asks the device for prekeys, and for when to ask again.
+func (s *Session) refill(now time.Time) Effect {
+	s.refilling.next(now, s.timing)
+	return Send{&Refill{Stream: s.Stream, Session: s.Session}}
 }
 
 func (s *Session) enter(now time.Time, stage Stage) []Effect {
@@ -386,11 +416,11 @@ func (s *Session) push(now time.Time) []Effect {
 	case StageReleasing:
 		if r.prekey == nil {
 			if len(s.Prekeys) == 0 {
-				return []Effect{Send{&Refill{Stream: s.Stream, Session: s.Session}}}
+				return []Effect{s.refill(now)}
 			}
 			r.prekey, s.Prekeys = s.Prekeys[0], s.Prekeys[1:]
 		}
-		return []Effect{Release{r.epoch, r.prekey, s.Transports}}
+		return []Effect{Release{r.epoch, s.Record.Epoch, r.prekey, s.Transports}}
 	case StageArming:
 		var fx []Effect
 		for _, id := range s.Transports {
@@ -410,7 +440,8 @@ func (s *Session) push(now time.Time) []Effect {
 
 func (s *Session) released(now time.Time, in Released) []Effect {
 	r := s.rot
-	if r != nil && r.stage == StageReleasing && in.Epoch == r.epoch && in.Device != nil {
+	if r != nil && r.stage == StageReleasing && in.Device != nil && (in.Epoch == r.epoch || r.epoch == 0 && in.Epoch > s.Record.Epoch) {
+		r.epoch = in.Epoch
 		r.envelopes, r.confirm, r.armed = in.Transports, in.Confirm, map[gk.TransportID]bool{}
 		g := &Grant{
 			Stream: s.Stream, Session: s.Session, Epoch: r.epoch, Reason: r.reason,
@@ -486,6 +517,9 @@ func (s *Session) heard(now time.Time, in Heard) []Effect {
 		if s.rot != nil && s.rot.stage == StageReleasing && s.rot.prekey == nil {
 			return s.push(now)
 		}
+		if s.rot == nil && s.wants != "" && len(s.Prekeys) > proofReserve {
+			return s.rotate(now, s.wants, s.Record.Epoch)
+		}
 	case *Bye:
 		if !s.Record.Ended {
 			s.Record.Ended = true
@@ -510,7 +544,7 @@ func (s *Session) acked(now time.Time, a *Ack) []Effect {
 	before, started := s.Record.Epoch, s.Candidate()
 	s.Record.Epoch, s.First, s.Near, s.Since = a.Epoch, a.First, max(s.Near, a.First), now
 	s.Took = now.Sub(r.decided)
-	s.Pending, s.Why = 0, ""
+	s.Pending = ""
 	s.ByReason[r.reason]++
 	if !started {
 		s.Rotations++
@@ -529,22 +563,30 @@ func (s *Session) acked(now time.Time, a *Ack) []Effect {
 	fx = append(fx,
 		Tell{gk.Event{Kind: gk.EventRotationDone, Epoch: a.Epoch, Reason: r.reason, Index: a.First, Took: s.Took}},
 		Activate{a.Epoch, before}, Write{s.snapshot()})
-	if len(s.Prekeys) <= 1 {
-		fx = append(fx, Send{&Refill{Stream: s.Stream, Session: s.Session}})
+	if len(s.Prekeys) <= proofReserve {
+		fx = append(fx, s.refill(now))
 	}
-	if w := s.wants; w != "" {
-		fx = append(fx, s.rotate(now, w)...)
+	if s.wants != "" {
+		fx = append(fx, s.rotate(now, s.wants, s.Record.Epoch)...)
 	}
 	return fx
 }
 
 func (s *Session) addPrekeys(keys [][]byte) {
+	defer func() {
+		if len(s.Prekeys) > proofReserve {
+			s.refilling = backoff{}
+		}
+	}()
 	for _, k := range keys {
 		if len(s.Prekeys) < 2*MaxPrekeys && !slices.ContainsFunc(s.Prekeys, func(o []byte) bool { return bytes.Equal(o, k) }) {
 			s.Prekeys = append(s.Prekeys, k)
 		}
 	}
 }
+
+// renewPause is the shortest time between two epochs that a restless source gets.
+const renewPause = 5 * time.Second
 
 func (s *Session) reported(now time.Time, m *Report) []Effect {
 	if m.Number <= s.reports || s.Candidate() {
@@ -559,13 +601,14 @@ func (s *Session) reported(now time.Time, m *Report) []Effect {
 		// The device was granted an epoch of which this instance has no record: the
 		// one that granted it was stopped before it could write. Do it again; the
 		// device answers with the ACK that it stored.
-		s.Pending, s.Why = m.Epoch, gk.ReasonStart
-		s.rot = &rotation{epoch: m.Epoch, reason: gk.ReasonStart, stage: StageReleasing, decided: now, adopted: true}
+		s.Pending = gk.ReasonRecovery
+		s.rot = &rotation{epoch: m.Epoch, reason: gk.ReasonRecovery, stage: StageReleasing, decided: now, adopted: true}
 		return append(fx, s.push(now)...)
-	case m.Renew:
-		return append(fx, s.rotate(now, gk.ReasonDiscontinuity)...)
+	case m.Renew && !now.Before(s.renewAt):
+		s.renewAt = now.Add(renewPause)
+		return append(fx, s.rotate(now, gk.ReasonDiscontinuity, 0)...)
 	case s.timing.Packets > 0 && s.packets-s.base >= s.timing.Packets:
-		return append(fx, s.rotate(now, gk.ReasonPackets)...)
+		return append(fx, s.rotate(now, gk.ReasonPackets, 0)...)
 	}
 	return fx
 }
@@ -624,9 +667,12 @@ func (s *Session) tick(now time.Time) []Effect {
 		}
 		return fx
 	}
+	if !s.refilling.at.IsZero() && s.refilling.due(now) {
+		fx = append(fx, s.refill(now))
+	}
 	if !s.rotateAt.IsZero() && !s.rotateAt.After(now) {
 		s.rotateAt = time.Time{}
-		fx = append(fx, s.rotate(now, gk.ReasonSchedule)...)
+		fx = append(fx, s.rotate(now, gk.ReasonSchedule, 0)...)
 	}
 	return fx
 }

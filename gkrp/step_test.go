@@ -25,8 +25,12 @@ func kinds(effects []Effect) string {
 		case OpenKeys:
 			fmt.Fprint(&b, "open ")
 		case Write:
-			fmt.Fprintf(&b, "write(%d,%d) ", fx.Record.Epoch, fx.Record.Pending)
+			fmt.Fprintf(&b, "write(%d,%s) ", fx.Record.Epoch, fx.Record.Pending)
 		case Release:
+			if fx.Epoch == 0 {
+				fmt.Fprintf(&b, "release(>%d) ", fx.After)
+				continue
+			}
 			fmt.Fprintf(&b, "release(%d) ", fx.Epoch)
 		case Arm:
 			fmt.Fprintf(&b, "arm(%s,%d) ", fx.Transport, fx.Epoch)
@@ -82,7 +86,7 @@ func begun(t *testing.T, now time.Time) *Session {
 	if !s.Candidate() {
 		t.Fatal("confirmed before its ACK")
 	}
-	want(t, "acked", s.Step(now, ackOf(s, 5, 100)), "switch(5,100) activate(5,0) write(5,0)")
+	want(t, "acked", s.Step(now, ackOf(s, 5, 100)), "switch(5,100) activate(5,0) write(5,)")
 	return s
 }
 
@@ -90,9 +94,9 @@ func TestOneRotationStageByStage(t *testing.T) {
 	s := begun(t, t0)
 	want(t, "too early", s.Step(t0.Add(59*time.Second), Tick{}), "")
 	now := t0.Add(time.Minute)
-	want(t, "due", s.Step(now, Tick{}), "write(5,6)")
-	want(t, "asked twice", s.Step(now, Rotate{gk.ReasonOperator}), "")
-	want(t, "recorded", s.Step(now, Recorded{6}), "release(6)")
+	want(t, "due", s.Step(now, Tick{}), "write(5,schedule)")
+	want(t, "asked twice", s.Step(now, Rotate{Reason: gk.ReasonOperator}), "")
+	want(t, "recorded", s.Step(now, Recorded{gk.ReasonSchedule}), "release(>5)")
 	want(t, "released", s.Step(now, released(6)), "arm(t1,6) arm(t2,6)")
 	want(t, "armed", s.Step(now, Armed{"t2", 6}), "")
 	want(t, "armed again", s.Step(now, Armed{"t2", 6}), "")
@@ -105,7 +109,7 @@ func TestOneRotationStageByStage(t *testing.T) {
 			t.Fatal("a repeated GRANT differs from the first")
 		}
 	}
-	want(t, "acked", s.Step(now, ackOf(s, 6, 2000)), "switch(6,2000) activate(6,5) write(6,0)")
+	want(t, "acked", s.Step(now, ackOf(s, 6, 2000)), "switch(6,2000) activate(6,5) write(6,)")
 	want(t, "acked again", s.Step(now, ackOf(s, 6, 2000)), "")
 	if s.Rotations != 1 || s.ByReason[gk.ReasonSchedule] != 1 || s.First != 2000 {
 		t.Errorf("record: %+v", s.Record)
@@ -115,37 +119,42 @@ func TestOneRotationStageByStage(t *testing.T) {
 func TestUrgentRotationWaitsForNoWrite(t *testing.T) {
 	for _, r := range []gk.Reason{gk.ReasonProof, gk.ReasonSource} {
 		s := begun(t, t0)
-		want(t, string(r), s.Step(t0, Rotate{r}), "write(5,6) release(6)")
+		want(t, string(r), s.Step(t0, Rotate{Reason: r, Known: 5}), fmt.Sprintf("write(5,%s) release(>5)", r))
 	}
 	s := begun(t, t0)
-	want(t, "operator", s.Step(t0, Rotate{gk.ReasonOperator}), "write(5,6)")
+	want(t, "operator", s.Step(t0, Rotate{Reason: gk.ReasonOperator}), "write(5,operator)")
 }
 
 func TestProofNewerThanTheGrantRotatesAgain(t *testing.T) {
 	s := begun(t, t0)
-	s.Step(t0, Rotate{gk.ReasonOperator})
-	s.Step(t0, Recorded{6})
-	want(t, "proof before the grant", s.Step(t0, Rotate{gk.ReasonProof}), "")
+	s.Step(t0, Rotate{Reason: gk.ReasonOperator})
+	s.Step(t0, Recorded{gk.ReasonOperator})
+	want(t, "proof before the grant", s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: 5}), "")
 	s.Step(t0, released(6))
 	s.Step(t0, Armed{"t1", 6})
 	s.Step(t0, Armed{"t2", 6})
-	want(t, "operator after the grant", s.Step(t0, Rotate{gk.ReasonOperator}), "")
-	want(t, "acked", s.Step(t0, ackOf(s, 6, 200)), "switch(6,200) activate(6,5) write(6,0)")
+	want(t, "operator after the grant", s.Step(t0, Rotate{Reason: gk.ReasonOperator}), "")
+	want(t, "acked", s.Step(t0, ackOf(s, 6, 200)), "switch(6,200) activate(6,5) write(6,)")
 
-	s.Step(t0, Rotate{gk.ReasonOperator})
-	s.Step(t0, Recorded{7})
+	s.Step(t0, Rotate{Reason: gk.ReasonOperator})
+	s.Step(t0, Recorded{gk.ReasonOperator})
 	s.Step(t0, released(7))
 	s.Step(t0, Armed{"t1", 7})
 	s.Step(t0, Armed{"t2", 7})
-	want(t, "proof after the grant", s.Step(t0, Rotate{gk.ReasonProof}), "")
-	want(t, "acked", s.Step(t0, ackOf(s, 7, 300)), "switch(7,300) activate(7,6) write(7,0) write(7,8) release(8)")
+	want(t, "proof of the key before, after the grant", s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: 6}), "")
+	if s.wants != "" {
+		t.Error("the grant in flight already locks the holder of epoch 6 out")
+	}
+	want(t, "proof after the grant", s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: 7}), "")
+	want(t, "acked", s.Step(t0, ackOf(s, 7, 300)), "switch(7,300) activate(7,6) write(7,) write(7,proof) release(>7)")
+	want(t, "proof of a key that was changed", s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: 6}), "")
 }
 
 func TestAcksThatDoNotFit(t *testing.T) {
 	granting := func() *Session {
 		s := begun(t, t0)
-		s.Step(t0, Rotate{gk.ReasonOperator})
-		s.Step(t0, Recorded{6})
+		s.Step(t0, Rotate{Reason: gk.ReasonOperator})
+		s.Step(t0, Recorded{gk.ReasonOperator})
 		s.Step(t0, released(6))
 		s.Step(t0, Armed{"t1", 6})
 		s.Step(t0, Armed{"t2", 6})
@@ -170,10 +179,10 @@ func TestAcksThatDoNotFit(t *testing.T) {
 func TestEveryStageAsksAgain(t *testing.T) {
 	late := func(s *Session) []Effect { return s.Step(s.Deadline(), Tick{}) }
 	s := begun(t, t0)
-	s.Step(t0, Rotate{gk.ReasonOperator})
-	want(t, "recording", late(s), "write(5,6)")
-	s.Step(t0, Recorded{6})
-	want(t, "releasing", late(s), "release(6)")
+	s.Step(t0, Rotate{Reason: gk.ReasonOperator})
+	want(t, "recording", late(s), "write(5,operator)")
+	s.Step(t0, Recorded{gk.ReasonOperator})
+	want(t, "releasing", late(s), "release(>5)")
 	s.Step(t0, released(6))
 	s.Step(t0, Armed{"t1", 6})
 	want(t, "arming", late(s), "arm(t2,6)")
@@ -190,8 +199,8 @@ func TestTransportThatLostItsKeysGetsThemBack(t *testing.T) {
 		t.Error("still rejoining")
 	}
 	// In mid-rotation, both the epoch in use and the one that was granted.
-	s.Step(t0, Rotate{gk.ReasonOperator})
-	s.Step(t0, Recorded{6})
+	s.Step(t0, Rotate{Reason: gk.ReasonOperator})
+	s.Step(t0, Recorded{gk.ReasonOperator})
 	s.Step(t0, released(6))
 	s.Step(t0, Armed{"t1", 6})
 	s.Step(t0, Armed{"t2", 6})
@@ -201,10 +210,10 @@ func TestTransportThatLostItsKeysGetsThemBack(t *testing.T) {
 
 func TestResumeRepeatsWhatWasUnderWay(t *testing.T) {
 	s := begun(t, t0)
-	s.Step(t0, Rotate{gk.ReasonOperator})
+	s.Step(t0, Rotate{Reason: gk.ReasonOperator})
 	record := s.snapshot()
 	r, fx := Resume(t0, record, testTiming)
-	want(t, "resumed", fx, "release(5) release(5) release(6)")
+	want(t, "resumed", fx, "release(5) release(5) release(>5)")
 	r.Step(t0, released(6))
 	r.Step(t0, Armed{"t1", 6})
 	r.Step(t0, Armed{"t2", 6})
@@ -232,34 +241,73 @@ func TestReportOfAnUnrecordedEpochIsFollowed(t *testing.T) {
 	}
 }
 
+func TestLastPrekeyIsKeptForProof(t *testing.T) {
+	s := begun(t, t0)
+	s.Prekeys = s.Prekeys[:1]
+	want(t, "operator at one", s.Step(t0, Rotate{Reason: gk.ReasonOperator}), "send(refill)")
+	want(t, "asked again", s.Step(s.Deadline(), Tick{}), "send(refill)")
+	want(t, "proof at one", s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: 5}), "write(5,proof) release(>5)")
+
+	s = begun(t, t0)
+	s.Prekeys = s.Prekeys[:1]
+	want(t, "operator at one", s.Step(t0, Rotate{Reason: gk.ReasonOperator}), "send(refill)")
+	want(t, "one is not enough", s.Step(t0, Heard{Message: &Refill{Prekeys: s.Prekeys}}), "")
+	want(t, "refilled", s.Step(t0, Heard{Message: &Refill{Prekeys: [][]byte{{0xbb}, {0xbc}}}}), "write(5,operator)")
+	if !s.refilling.at.IsZero() {
+		t.Error("still asking")
+	}
+}
+
 func TestPrekeysRunOut(t *testing.T) {
 	s := begun(t, t0)
-	for e := gk.Epoch(6); e < 9; e++ {
-		s.Prekeys = s.Prekeys[:1]
-		s.Step(t0, Rotate{gk.ReasonOperator})
-		s.Step(t0, Recorded{e})
-		s.Step(t0, released(e))
-		s.Step(t0, Armed{"t1", e})
-		s.Step(t0, Armed{"t2", e})
-		h := ackOf(s, e, gk.Index(e)*100)
-		h.Message.(*Ack).Prekeys = nil
-		want(t, "acked", s.Step(t0, h), fmt.Sprintf("switch(%d,%d) activate(%d,%d) write(%d,0) send(refill)", e, e*100, e, e-1, e))
-		if e < 8 {
-			s.Step(t0, Heard{Message: &Refill{Prekeys: [][]byte{{0xbb, byte(e)}}}})
+	s.Prekeys = nil
+	want(t, "none left", s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: 5}), "write(5,proof) send(refill)")
+	want(t, "asked again", s.Step(s.Deadline(), Tick{}), "send(refill)")
+	want(t, "refilled", s.Step(t0, Heard{Message: &Refill{Prekeys: [][]byte{{0xcc}}}}), "release(>5)")
+	want(t, "refused", s.Step(t0, PrekeyRefused{}), "")
+	want(t, "asked once more", s.Step(s.Deadline(), Tick{}), "send(refill)")
+}
+
+func TestRestlessSourceIsRenewedNowAndThen(t *testing.T) {
+	s := begun(t, t0)
+	renew := func(n uint64, after time.Duration) []Effect {
+		return s.Step(t0.Add(after), Heard{Message: &Report{Session: testSession, Number: n, Epoch: s.Record.Epoch, Renew: true}})
+	}
+	want(t, "first", renew(1, 0), "switch(5,0) write(5,discontinuity)")
+	s.rot = nil
+	want(t, "soon again", renew(2, 4*time.Second), "switch(5,0)")
+	want(t, "later", renew(3, 5*time.Second), "switch(5,0) write(5,discontinuity)")
+}
+
+func TestKeyThatTheStoreForgot(t *testing.T) {
+	s := begun(t, t0)
+	want(t, "another epoch", s.Step(t0, KeyUnknown{3}), "")
+	want(t, "the epoch in use", s.Step(t0, KeyUnknown{5}), "send(stop) write(5,) close over(unknown-session)")
+	s = begun(t, t0)
+	s.Step(t0, Heard{Message: &Report{Session: testSession, Number: 1, Epoch: 50}})
+	want(t, "the epoch that the device reports", s.Step(t0, KeyUnknown{50}), "send(stop) write(5,recovery) close over(unknown-session)")
+}
+
+func TestBudget(t *testing.T) {
+	b := Budget{Burst: 2, Every: time.Minute}
+	for i, row := range []struct {
+		at time.Duration
+		ok bool
+	}{{0, true}, {0, true}, {0, false}, {59 * time.Second, false}, {time.Minute, true}, {time.Minute, false}, {3 * time.Minute, true}, {3 * time.Minute, true}, {3 * time.Minute, false}, {time.Hour, true}} {
+		if ok := b.Take(t0.Add(row.at)); ok != row.ok {
+			t.Errorf("row %d: %v at %v", i, ok, row.at)
 		}
 	}
-	s.Step(t0, Rotate{gk.ReasonOperator})
-	want(t, "none left", s.Step(t0, Recorded{9}), "send(refill)")
-	want(t, "refilled", s.Step(t0, Heard{Message: &Refill{Prekeys: [][]byte{{0xcc}}}}), "release(9)")
-	want(t, "refused", s.Step(t0, PrekeyRefused{9}), "")
-	want(t, "asked again", s.Step(s.Deadline(), Tick{}), "send(refill)")
+	if (&Budget{}).Take(t0) {
+		t.Error("the zero budget allows something")
+	}
 }
 
 func TestByeLingersThenEnds(t *testing.T) {
 	s := begun(t, t0)
 	want(t, "bye", s.Step(t0, Heard{Message: &Bye{Session: testSession, End: 300}}), "")
-	want(t, "rotate", s.Step(t0, Rotate{gk.ReasonProof}), "")
-	want(t, "over", s.Step(t0.Add(time.Second), Tick{}), "write(5,0) close over()")
+	want(t, "rotate", s.Step(t0, Rotate{Reason: gk.ReasonProof}), "")
+	want(t, "over", s.Step(t0.Add(time.Second), Tick{}), "write(5,) close over()")
 	want(t, "after", s.Step(t0.Add(time.Hour), Tick{}), "")
 	if !s.Deadline().IsZero() {
 		t.Error("an ended session wants a tick")

@@ -71,7 +71,9 @@ type KMSOpenReply struct {
 
 // KMSReleaseRequest asks for the key of one epoch, sealed for its receivers. The
 // epoch must be the session's first, any later one already released, or the
-// reserved one. Asking again seals the same key again.
+// reserved one; none asks for the session's first epoch after After, because
+// only the key management service knows its number. Asking again seals the same
+// key again.
 type KMSReleaseRequest struct {
 	Device     gk.DeviceID         `cbor:"1,keyasint"`
 	Stream     gk.StreamID         `cbor:"2,keyasint"`
@@ -79,6 +81,7 @@ type KMSReleaseRequest struct {
 	Epoch      gk.Epoch            `cbor:"4,keyasint"`
 	Prekey     []byte              `cbor:"5,keyasint,omitempty"` // a device-signed gkrp.Prekey; none: no device envelope
 	Transports []TransportReceiver `cbor:"6,keyasint,omitempty"`
+	After      gk.Epoch            `cbor:"7,keyasint,omitempty"`
 }
 
 // TransportReceiver is a transport's word for its own HPKE key; the key
@@ -95,6 +98,7 @@ type KMSReleaseReply struct {
 	Device     []byte                    `cbor:"1,keyasint,omitempty"`
 	Confirm    []byte                    `cbor:"2,keyasint,omitempty"` // 32 bytes
 	Transports map[gk.TransportID][]byte `cbor:"3,keyasint,omitempty"`
+	Epoch      gk.Epoch                  `cbor:"4,keyasint"`
 }
 
 // KeyState is a media key's state (NIST SP 800-57 part 1 §7).

@@ -140,6 +140,9 @@ func TestEpochsNeverFork(t *testing.T) {
 			if err != nil {
 				return
 			}
+			if epoch == 0 {
+				epoch = rep.Epoch
+			}
 			at := placed{id, epoch}
 			e, m := opened(rt, cam.kms, key, rep.Device)
 			if e.Epoch != epoch || e.Session != id {

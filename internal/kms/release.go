@@ -180,7 +180,7 @@ func (s *Service) findEpoch(ctx context.Context, req bus.KMSReleaseRequest) (*st
 	st := s.stream(req.Stream)
 	st.mu.Lock()
 	ss := st.sessions[req.Session]
-	found := ss != nil && ss.keys[req.Epoch] != nil
+	found := ss != nil && ss.keys[ss.wanted(req)] != nil
 	st.mu.Unlock()
 	if found {
 		return st, ss, nil
@@ -201,6 +201,21 @@ func (s *Service) findEpoch(ctx context.Context, req bus.KMSReleaseRequest) (*st
 
 // releasable gives the key of an epoch that may be released. The caller holds
 // the stream's lock.
+// wanted is the epoch that a request is for: the one it names, or the session's
+// first after the newest that the asker knows of. The answer to the second stays
+// the same until a later one is named, so that asking again is a repetition.
+func (ss *session) wanted(req bus.KMSReleaseRequest) gk.Epoch {
+	if req.Epoch != 0 {
+		return req.Epoch
+	}
+	for _, e := range ss.epochs() {
+		if e > req.After {
+			return e
+		}
+	}
+	return 0
+}
+
 func (s *Service) releasable(ss *session, req bus.KMSReleaseRequest) (*key, error) {
 	if ss.rec.Device != req.Device {
 		return nil, bus.Refuse(bus.CodeUnauthorized, "session %s of stream %s is another device's", req.Session, req.Stream)
@@ -208,6 +223,7 @@ func (s *Service) releasable(ss *session, req bus.KMSReleaseRequest) (*key, erro
 	if ss.rec.Ended {
 		return nil, bus.Refuse(bus.CodeConflict, "session %s of stream %s has ended: start a new one", req.Session, req.Stream)
 	}
+	req.Epoch = ss.wanted(req)
 	k, reserved := ss.keys[req.Epoch], ss.reserved()
 	switch {
 	case k == nil && reserved != nil:
@@ -243,7 +259,7 @@ func (ss *session) spend(k *key, id [16]byte) error {
 // sealAll makes the answer. The caller holds the stream's lock.
 func (s *Service) sealAll(st *stream, ss *session, k *key, prekey *receiver, transports map[gk.TransportID]*receiver) (rep bus.KMSReleaseReply, err error) {
 	confirm := k.media.Confirm(st.id, ss.id, k.epoch, roleDevice+"/"+string(ss.rec.Device))
-	rep.Confirm = confirm[:]
+	rep.Epoch, rep.Confirm = k.epoch, confirm[:]
 	if prekey != nil {
 		if rep.Device, err = s.sealTo(st, ss, k, prekey); err != nil {
 			return rep, err

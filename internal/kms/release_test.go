@@ -83,7 +83,7 @@ func TestReleaseRefuses(t *testing.T) {
 		"stream not its":  {func(r *bus.KMSReleaseRequest) { r.Stream = "cam-2" }, bus.CodeUnauthorized, []string{"does not belong"}},
 		"unknown session": {func(r *bus.KMSReleaseRequest) { r.Session = sid(9) }, bus.CodeUnauthorized, nil},
 		"no such session": {func(r *bus.KMSReleaseRequest) { r.Session, r.Prekey = sid(9), nil }, bus.CodeNotFound, []string{"start a new one"}},
-		"epoch zero":      {func(r *bus.KMSReleaseRequest) { r.Epoch = 0 }, bus.CodeNotFound, nil},
+		"after the last":  {func(r *bus.KMSReleaseRequest) { r.Epoch, r.After = 0, epoch+9 }, bus.CodeNotFound, nil},
 		"epoch not due":   {func(r *bus.KMSReleaseRequest) { r.Epoch = epoch + 1 }, bus.CodeConflict, []string{"not due"}},
 		"epoch far off":   {func(r *bus.KMSReleaseRequest) { r.Epoch = epoch + 5 }, bus.CodeNotFound, []string{"the next one"}},
 		"prekey garbage":  {func(r *bus.KMSReleaseRequest) { r.Prekey = []byte("x") }, bus.CodeUnauthorized, []string{"prekey"}},
@@ -431,5 +431,26 @@ func BenchmarkRelease(b *testing.B) {
 		}
 		epoch++
 		b.StartTimer()
+	}
+}
+
+func TestReleaseAfterIsARepetition(t *testing.T) {
+	s := newSite(t, store.NewMemory())
+	c := s.enrolled("cam-1")
+	first := s.mustOpen(c, "cam-1", sid(1), 40)
+	var last bus.KMSReleaseReply
+	for i, after := range []gk.Epoch{0, 0, first, first, first} {
+		_, prekey := c.prekey("cam-1", sid(1))
+		rep, err := s.release(t.Context(), bus.KMSReleaseRequest{Device: "cam-1", Stream: "cam-1", Session: sid(1), After: after, Prekey: prekey})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := max(first, after+1); rep.Epoch != want {
+			t.Errorf("request %d: epoch %d, want %d", i, rep.Epoch, want)
+		}
+		if rep.Epoch == last.Epoch && string(rep.Confirm) != string(last.Confirm) {
+			t.Errorf("request %d: another key for epoch %d", i, rep.Epoch)
+		}
+		last = rep
 	}
 }

@@ -34,7 +34,7 @@ type writer struct {
 }
 
 type pendingWrite struct {
-	r      *run
+	x      *gkrp.Session
 	record gkrp.Record
 }
 
@@ -42,9 +42,9 @@ func newWriter(st *stream, revision uint64) *writer {
 	return &writer{st: st, wake: make(chan struct{}, 1), revision: revision}
 }
 
-func (w *writer) write(r *run, record gkrp.Record) {
+func (w *writer) write(x *gkrp.Session, record gkrp.Record) {
 	w.mu.Lock()
-	w.next = &pendingWrite{r, record}
+	w.next = &pendingWrite{x, record}
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
@@ -83,7 +83,7 @@ func (w *writer) store(ctx context.Context, p *pendingWrite) {
 		err := w.put(ctx, key, value)
 		switch {
 		case err == nil:
-			w.st.post(func() { w.st.step(p.r, gkrp.Recorded{Pending: p.record.Pending}) })
+			w.st.post(func() { w.st.outcome(p.x, gkrp.Recorded{Pending: p.record.Pending}) })
 			return
 		case errors.Is(err, errFenced):
 			w.st.svc.log.Error("another instance owns the stream now", "stream", w.st.id)
@@ -142,7 +142,7 @@ func (w *writer) adopt(ctx context.Context, key string, conflict error) error {
 	if err != nil {
 		return err
 	}
-	if r.Term > w.st.svc.term {
+	if r.Term > w.st.svc.protocol.Term {
 		return errFenced
 	}
 	w.revision = e.Revision
@@ -151,5 +151,6 @@ func (w *writer) adopt(ctx context.Context, key string, conflict error) error {
 
 // fenced drops what this instance believed of the stream: another owns it.
 func (st *stream) fenced() {
-	st.live, st.candidate = nil, nil
+	st.machine = gkrp.NewStream(st.id, st.device, &st.svc.protocol)
+	clear(st.known)
 }

@@ -10,92 +10,95 @@ import (
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 )
 
-// execute does what a session's step asked for. The cases stand in the order in
-// which one rotation meets them. What waits for another service runs in a
-// goroutine of its own and posts its outcome back; what fails is simply not
-// posted, because the session asks again for everything that it lacks.
-func (st *stream) execute(r *run, effects []gkrp.Effect) {
-	for _, fx := range effects {
-		switch fx := fx.(type) {
+// execute does what a step asked for. The cases stand in the order in which one
+// rotation meets them. What waits for another service runs in a goroutine of its
+// own and posts its outcome back; what fails is simply not posted, because the
+// session asks again for everything that it lacks.
+func (st *stream) execute(effects []gkrp.Of) {
+	for _, of := range effects {
+		x := of.Session
+		switch fx := of.Effect.(type) {
 		case gkrp.OpenKeys:
-			st.openKeys(r, fx)
+			st.openKeys(x, fx)
 		case gkrp.Write:
-			st.lastEpoch = max(st.lastEpoch, fx.Record.Epoch, fx.Record.Pending)
-			st.writer.write(r, fx.Record)
+			st.lastEpoch = max(st.lastEpoch, fx.Record.Epoch)
+			st.writer.write(x, fx.Record)
 		case gkrp.Release:
-			st.release(r, fx)
+			st.release(x, fx)
 		case gkrp.Arm:
-			st.arm(r, fx)
+			st.arm(x, fx)
 		case gkrp.Send:
 			st.send(fx.Message)
 		case gkrp.SendGrant:
 			st.sendPayload(gkrp.TypeGrant, fx.Payload)
 		case gkrp.Switch:
-			st.switchAt(r, fx)
+			st.switchAt(x, fx)
 		case gkrp.Activate:
-			st.activate(r, fx)
+			st.activate(x, fx)
 		case gkrp.Tell:
-			st.tell(r, fx.Event)
+			st.tell(x, fx.Event)
 		case gkrp.Close:
-			st.close(r)
+			st.close(x)
 		case gkrp.Over:
-			st.over(r)
+			st.over(x)
 		}
 	}
 	st.publishServing()
 }
 
-func (st *stream) openKeys(r *run, fx gkrp.OpenKeys) {
-	req := bus.KMSOpenRequest{Device: st.device, Stream: st.id, Session: r.Record.Session, HighWater: fx.HighWater, SSRC: r.SSRC}
+func (st *stream) openKeys(x *gkrp.Session, fx gkrp.OpenKeys) {
+	req := bus.KMSOpenRequest{Device: st.device, Stream: st.id, Session: x.Record.Session, HighWater: fx.HighWater, SSRC: x.SSRC}
 	st.call(func(ctx context.Context) {
 		rep, err := bus.KMSOpen.Do(ctx, st.svc.conn, req)
 		if err == nil {
-			st.post(func() { st.step(r, gkrp.Opened{Epoch: rep.Epoch}) })
+			st.post(func() { st.outcome(x, gkrp.Opened{Epoch: rep.Epoch}) })
 			return
 		}
 		st.svc.log.Warn("keys were not opened", "stream", st.id, "error", err)
 		switch bus.CodeOf(err) {
 		case bus.CodeRevoked:
-			st.post(func() { st.step(r, gkrp.End{Code: gkrp.CodeRevoked}) })
+			st.post(func() { st.outcome(x, gkrp.End{Code: gkrp.CodeRevoked}) })
 		case bus.CodeEpochJump:
-			st.post(func() { st.step(r, gkrp.End{Code: gkrp.CodeEpochJump}) })
+			st.post(func() { st.outcome(x, gkrp.End{Code: gkrp.CodeEpochJump}) })
 		}
 	})
 }
 
-func (st *stream) release(r *run, fx gkrp.Release) {
+func (st *stream) release(x *gkrp.Session, fx gkrp.Release) {
 	req := bus.KMSReleaseRequest{
-		Device: st.device, Stream: st.id, Session: r.Record.Session, Epoch: fx.Epoch,
-		Prekey: fx.Prekey, Transports: st.svc.receivers(fx.Transports),
+		Device: st.device, Stream: st.id, Session: x.Record.Session, Epoch: fx.Epoch,
+		After: fx.After, Prekey: fx.Prekey, Transports: st.svc.receivers(fx.Transports),
 	}
 	st.call(func(ctx context.Context) {
 		rep, err := bus.KMSRelease.Do(ctx, st.svc.conn, req)
 		if err == nil {
 			st.post(func() {
-				st.step(r, gkrp.Released{Epoch: fx.Epoch, Device: rep.Device, Confirm: rep.Confirm, Transports: rep.Transports})
+				st.outcome(x, gkrp.Released{Epoch: rep.Epoch, Device: rep.Device, Confirm: rep.Confirm, Transports: rep.Transports})
 			})
 			return
 		}
 		st.svc.log.Warn("key was not released", "stream", st.id, "epoch", fx.Epoch, "error", err)
 		switch bus.CodeOf(err) {
 		case bus.CodeRevoked:
-			st.post(func() { st.step(r, gkrp.End{Code: gkrp.CodeRevoked}) })
+			st.post(func() { st.outcome(x, gkrp.End{Code: gkrp.CodeRevoked}) })
 		case bus.CodeBadRequest, bus.CodeUsed:
-			st.post(func() { st.step(r, gkrp.PrekeyRefused{Epoch: fx.Epoch}) })
+			st.post(func() { st.outcome(x, gkrp.PrekeyRefused{}) })
+		case bus.CodeNotFound, bus.CodeConflict:
+			st.post(func() { st.outcome(x, gkrp.KeyUnknown{Epoch: fx.Epoch}) })
 		}
 	})
 }
 
-func (st *stream) arm(r *run, fx gkrp.Arm) {
+func (st *stream) arm(x *gkrp.Session, fx gkrp.Arm) {
 	if fx.Envelope == nil {
 		return // the transport was away when the key was sealed: the next release has it
 	}
-	assign := bus.AssignRequest{Stream: st.id, Session: r.Record.Session, SSRC: r.SSRC, Payload: r.Payload, Term: st.svc.term}
+	assign := bus.AssignRequest{Stream: st.id, Session: x.Record.Session, SSRC: x.SSRC, Payload: x.Payload, Term: st.svc.protocol.Term}
 	arm := bus.ArmRequest{
-		Stream: st.id, Session: r.Record.Session, Epoch: fx.Epoch, Envelope: fx.Envelope,
-		Reason: fx.Reason, Term: st.svc.term, Joining: fx.Joining, Near: fx.Near,
+		Stream: st.id, Session: x.Record.Session, Epoch: fx.Epoch, Envelope: fx.Envelope,
+		Reason: fx.Reason, Term: st.svc.protocol.Term, Joining: fx.Joining, Near: fx.Near,
 	}
-	known := r.assigned[fx.Transport]
+	known := st.of(x).assigned[fx.Transport]
 	to := string(fx.Transport)
 	st.call(func(ctx context.Context) {
 		var err error
@@ -109,12 +112,9 @@ func (st *stream) arm(r *run, fx gkrp.Arm) {
 			st.svc.log.Warn("transport did not arm the epoch", "stream", st.id, "epoch", fx.Epoch, "transport", to, "error", err)
 		}
 		st.post(func() {
-			if r.assigned == nil {
-				r.assigned = map[gk.TransportID]bool{}
-			}
-			r.assigned[fx.Transport] = err == nil
+			st.of(x).assigned[fx.Transport] = err == nil
 			if err == nil {
-				st.step(r, gkrp.Armed{Transport: fx.Transport, Epoch: fx.Epoch})
+				st.outcome(x, gkrp.Armed{Transport: fx.Transport, Epoch: fx.Epoch})
 			}
 		})
 	})
@@ -122,9 +122,9 @@ func (st *stream) arm(r *run, fx gkrp.Arm) {
 
 // switchAt tells the transports where an epoch begins. It is repeated once; if
 // both are lost, the first packet that authenticates stands for it.
-func (st *stream) switchAt(r *run, fx gkrp.Switch) {
-	req := bus.SwitchRequest{Stream: st.id, Session: r.Record.Session, Epoch: fx.Epoch, First: fx.First, Near: fx.Near, Term: st.svc.term}
-	for _, id := range r.Transports {
+func (st *stream) switchAt(x *gkrp.Session, fx gkrp.Switch) {
+	req := bus.SwitchRequest{Stream: st.id, Session: x.Record.Session, Epoch: fx.Epoch, First: fx.First, Near: fx.Near, Term: st.svc.protocol.Term}
+	for _, id := range x.Transports {
 		st.call(func(ctx context.Context) {
 			if _, err := bus.TransportSwitch.Do(ctx, st.svc.conn, string(id), req); err != nil && ctx.Err() == nil {
 				_, _ = bus.TransportSwitch.Do(ctx, st.svc.conn, string(id), req)
@@ -133,8 +133,8 @@ func (st *stream) switchAt(r *run, fx gkrp.Switch) {
 	}
 }
 
-func (st *stream) activate(r *run, fx gkrp.Activate) {
-	id, session := st.id, r.Record.Session
+func (st *stream) activate(x *gkrp.Session, fx gkrp.Activate) {
+	id, session := st.id, x.Record.Session
 	st.call(func(ctx context.Context) {
 		_, err := bus.KMSSetState.Do(ctx, st.svc.conn, bus.KMSStateRequest{Stream: id, Session: session, Epoch: fx.Epoch, State: bus.KeyActive})
 		if err == nil && fx.Before != 0 {
@@ -147,10 +147,10 @@ func (st *stream) activate(r *run, fx gkrp.Activate) {
 }
 
 // close wipes a session's keys at the transports and in the key store.
-func (st *stream) close(r *run) {
-	st.svc.freeSSRC(r.SSRC)
-	id, session, term := st.id, r.Record.Session, st.svc.term
-	transports := r.Transports
+func (st *stream) close(x *gkrp.Session) {
+	st.svc.freeSSRC(x.SSRC)
+	id, session, term := st.id, x.Record.Session, st.svc.protocol.Term
+	transports := x.Transports
 	st.call(func(ctx context.Context) {
 		for _, t := range transports {
 			_, err := bus.TransportRelease.Do(ctx, st.svc.conn, string(t), bus.ReleaseStream{Stream: id, Session: session, Term: term})
@@ -165,12 +165,10 @@ func (st *stream) close(r *run) {
 	})
 }
 
-func (st *stream) over(r *run) {
-	switch r {
-	case st.live:
-		st.live = nil
-	case st.candidate:
-		st.candidate = nil
+func (st *stream) over(x *gkrp.Session) {
+	delete(st.known, x)
+	if st.machine.Live() != nil {
+		return
 	}
 	for _, w := range st.waiting {
 		w.answer <- rotated{err: bus.Refuse(bus.CodeConflict, "stream %q: the session ended", st.id)}
@@ -216,8 +214,11 @@ func (s *Service) sendPayload(scope gkrp.Scope, t gkrp.Type, payload []byte) {
 }
 
 // tell announces an event of a session, and answers who waited for it.
-func (st *stream) tell(r *run, e gk.Event) {
-	e.Device, e.Stream, e.Session, e.At = st.device, st.id, r.Record.Session, time.Now()
+func (st *stream) tell(x *gkrp.Session, e gk.Event) {
+	e.Device, e.Stream, e.At = st.device, st.id, time.Now()
+	if x != nil {
+		e.Session = x.Record.Session
+	}
 	if e.Kind == gk.EventRotationDone {
 		st.done(e.Epoch, e.Took)
 	}
@@ -226,9 +227,9 @@ func (st *stream) tell(r *run, e gk.Event) {
 
 func (st *stream) publishServing() {
 	var ids []gk.TransportID
-	for _, r := range []*run{st.live, st.candidate} {
-		if r != nil {
-			ids = append(ids, r.Transports...)
+	for _, x := range []*gkrp.Session{st.machine.Live(), st.machine.Candidate()} {
+		if x != nil {
+			ids = append(ids, x.Transports...)
 		}
 	}
 	st.nowServing.Store(&ids)

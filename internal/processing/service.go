@@ -38,6 +38,9 @@ type Config struct {
 	ReportEvery   time.Duration // what devices are asked for
 	RejectAfter   time.Duration // the longest that a key may be used
 	AllowX25519   bool          // accept devices that offer only the classical suite
+	MinVersion    gkrp.Version  // lowest minor version of the protocol that is accepted
+	Urgent        gkrp.Budget   // rotations that evidence may cause, for each stream
+	UrgentSite    gkrp.Budget   // the same for all streams together
 }
 
 // Defaults are the values that a Config starts from.
@@ -49,6 +52,9 @@ func Defaults() Config {
 		SilentAfter:   1500 * time.Millisecond,
 		ReportEvery:   time.Second,
 		RejectAfter:   24 * time.Hour,
+		MinVersion:    gkrp.MinVersion,
+		Urgent:        gkrp.Budget{Burst: 6, Every: 10 * time.Minute},
+		UrgentSite:    gkrp.Budget{Burst: 60, Every: 10 * time.Second},
 	}
 }
 
@@ -72,8 +78,8 @@ type Service struct {
 	signer     gkrp.Signer
 	controller []byte // the key management service's word for signer
 	log        *slog.Logger
-	term       uint64
-	nonceKey   [32]byte
+	protocol   gkrp.StreamConfig
+	site       lockedBudget
 
 	mu         sync.Mutex
 	streams    map[gk.StreamID]*stream
@@ -101,7 +107,13 @@ func New(cfg Config, conn bus.Conn, courier bus.Courier, records store.KV, signe
 		transports: map[gk.TransportID]transport{},
 		ssrcs:      map[uint32]gk.StreamID{},
 	}
-	if _, err := rand.Read(s.nonceKey[:]); err != nil {
+	s.protocol = gkrp.StreamConfig{
+		Timing: s.timing, Place: s.place, SSRC: s.newSSRC, Started: time.Now(),
+		SilentAfter: cfg.SilentAfter, BusyRetry: helloBusyRetry, MinVersion: cfg.MinVersion, AllowX25519: cfg.AllowX25519,
+		Urgent: cfg.Urgent, Site: &s.site,
+	}
+	s.site.b = cfg.UrgentSite
+	if _, err := rand.Read(s.protocol.NonceKey[:]); err != nil {
 		panic(err) // crypto/rand does not fail
 	}
 	return s
@@ -167,14 +179,14 @@ func (s *Service) raiseTerm(ctx context.Context) error {
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			_, err = s.records.Create(ctx, "term", []byte("1"))
-			s.term = 1
+			s.protocol.Term = 1
 		case err == nil:
 			var t uint64
 			if _, err := fmt.Sscan(string(e.Value), &t); err != nil {
 				return fmt.Errorf("record %q does not read: %w", "term", err)
 			}
-			s.term = t + 1
-			_, err = s.records.Update(ctx, "term", fmt.Append(nil, s.term), e.Revision)
+			s.protocol.Term = t + 1
+			_, err = s.records.Update(ctx, "term", fmt.Append(nil, s.protocol.Term), e.Revision)
 		default:
 			return err
 		}
@@ -201,15 +213,12 @@ func (s *Service) recover(ctx context.Context) error {
 		id := gk.StreamID(strings.TrimPrefix(e.Key, recordToken+"."))
 		st := s.stream(id, r.Device, e.Revision)
 		st.post(func() {
-			st.lastEpoch = max(r.Epoch, r.Pending)
+			st.lastEpoch = r.Epoch
 			if r.Ended {
 				return
 			}
-			r.Term = s.term
 			s.claimSSRC(r.SSRC, id)
-			sess, fx := gkrp.Resume(time.Now(), r, s.timing(r.Transports))
-			st.live = &run{Session: sess}
-			st.execute(st.live, fx)
+			st.execute(st.machine.Resume(time.Now(), r))
 		})
 	}
 	return nil
@@ -276,7 +285,7 @@ func (s *Service) transportHere(a bus.TransportAnnouncement) {
 
 func (s *Service) transportFirst(f bus.FirstPacket) {
 	if st := s.find(f.Stream); st != nil {
-		st.post(func() { st.mediaSeen(f.Session, 0) })
+		st.post(func() { st.step(gkrp.Media{Session: f.Session, At: time.Now()}) })
 	}
 }
 
@@ -286,9 +295,9 @@ func (s *Service) transportStatus(u bus.StreamStatus) {
 	}
 }
 
-// pickTransport chooses where a new session's media goes: the transport with the
-// fewest streams.
-func (s *Service) pickTransport(now time.Time) (gk.TransportID, bool) {
+// place chooses where a new session's media goes: the transport with the fewest
+// streams; none where no transport is there.
+func (s *Service) place(now time.Time) []gk.TransportID {
 	load := map[gk.TransportID]int{}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -303,7 +312,10 @@ func (s *Service) pickTransport(now time.Time) (gk.TransportID, bool) {
 			best = id
 		}
 	}
-	return best, best != ""
+	if best == "" {
+		return nil
+	}
+	return []gk.TransportID{best}
 }
 
 func (s *Service) receivers(ids []gk.TransportID) []bus.TransportReceiver {
@@ -402,6 +414,19 @@ func (s *Service) serveStop(_ context.Context, r bus.StopRequest) (bus.Empty, er
 	if st == nil {
 		return bus.Empty{}, bus.Refuse(bus.CodeNotFound, "there is no stream %q: gaitkeeper streams lists them", r.Stream)
 	}
-	st.post(st.stop)
+	st.post(func() { st.step(gkrp.End{Code: gkrp.CodeRevoked}) })
 	return bus.Empty{}, nil
+}
+
+// lockedBudget is the budget of the whole site, which every stream's goroutine
+// takes from.
+type lockedBudget struct {
+	mu sync.Mutex
+	b  gkrp.Budget
+}
+
+func (l *lockedBudget) Take(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Take(now)
 }

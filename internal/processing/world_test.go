@@ -140,12 +140,15 @@ func newFakeKMS(t *testing.T, conn bus.Conn) *fakeKMS {
 		return bus.KMSOpenReply{Epoch: e}, nil
 	}, &k.mu)
 	serve(t, conn, bus.KMSRelease, func(r bus.KMSReleaseRequest) (bus.KMSReleaseReply, error) {
+		if r.Epoch == 0 {
+			r.Epoch = max(r.After+1, k.first[r.Session])
+		}
 		if r.Epoch < k.first[r.Session] || r.Epoch > k.last[r.Stream]+1 {
 			t.Errorf("release of epoch %d: the session's are %d to %d", r.Epoch, k.first[r.Session], k.last[r.Stream]+1)
 			return bus.KMSReleaseReply{}, bus.Refuse(bus.CodeConflict, "not an epoch of this session")
 		}
 		k.last[r.Stream] = max(k.last[r.Stream], r.Epoch)
-		rep := bus.KMSReleaseReply{Transports: map[gk.TransportID][]byte{}}
+		rep := bus.KMSReleaseReply{Epoch: r.Epoch, Transports: map[gk.TransportID][]byte{}}
 		if r.Prekey != nil {
 			if e, used := k.prekeys[string(r.Prekey)]; used && e != r.Epoch {
 				return rep, bus.Refuse(bus.CodeUsed, "prekey used for epoch %d", e)
