@@ -24,6 +24,7 @@ var floors = map[string]int{
 	"gkrp":             1, // the wire protocol
 	"internal/keyring": 1, // keys in memory
 	"internal/clip":    1, // the demonstration clip
+	"internal/feature": 1, // packets into windows
 
 	"internal/store": 2, // key-value state
 	"internal/bus":   2, // topics and clients
