@@ -35,6 +35,7 @@ const (
 	TransportFirst  News[FirstPacket]           = "gk.transport-news.first"  // at once
 	TransportStatus News[StreamStatus]          = "gk.transport-news.status" // every second for each stream
 	TransportGone   News[EpochGone]             = "gk.transport-news.gone"   // an epoch is no longer armed
+	TransportProof  News[Proof]                 = "gk.transport-news.proof"  // at once, then at most every second for a key
 )
 
 // What the processing service answers and announces.
@@ -270,6 +271,17 @@ type EpochGone struct {
 	Stream    gk.StreamID    `cbor:"2,keyasint"`
 	Session   gk.SessionID   `cbor:"3,keyasint"`
 	Epoch     gk.Epoch       `cbor:"4,keyasint"`
+}
+
+// Proof is a transport's evidence that somebody besides the device has an epoch's
+// key: packets authenticated under it that the device cannot have sent.
+type Proof struct {
+	Transport gk.TransportID `cbor:"1,keyasint"`
+	Stream    gk.StreamID    `cbor:"2,keyasint"`
+	Session   gk.SessionID   `cbor:"3,keyasint"`
+	Epoch     gk.Epoch       `cbor:"4,keyasint"`
+	Index     gk.Index       `cbor:"5,keyasint"`
+	What      string         `cbor:"6,keyasint"`
 }
 
 // StreamStatus is a stream as a transport sees it. Counts rise since the session

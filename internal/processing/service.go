@@ -148,6 +148,7 @@ func (s *Service) Run(ctx context.Context) error {
 		hear(bus.TransportHere.Hear(s.conn, s.transportHere)),
 		hear(bus.TransportFirst.Hear(s.conn, s.transportFirst)),
 		hear(bus.TransportStatus.Hear(s.conn, s.transportStatus)),
+		hear(bus.TransportProof.Hear(s.conn, s.transportProof)),
 	); err != nil {
 		return fmt.Errorf("processing: %w", err)
 	}
@@ -287,6 +288,20 @@ func (s *Service) transportFirst(f bus.FirstPacket) {
 	if st := s.find(f.Stream); st != nil {
 		st.post(func() { st.step(gkrp.Media{Session: f.Session, At: time.Now()}) })
 	}
+}
+
+// transportProof changes a key that somebody else has, without waiting for
+// anything. A key that was changed already stays changed.
+func (s *Service) transportProof(p bus.Proof) {
+	st := s.find(p.Stream)
+	if st == nil {
+		return
+	}
+	st.post(func() {
+		if l := st.machine.Live(); l != nil && l.Record.Session == p.Session {
+			st.step(gkrp.Rotate{Reason: gk.ReasonProof, Known: p.Epoch})
+		}
+	})
 }
 
 func (s *Service) transportStatus(u bus.StreamStatus) {

@@ -281,3 +281,80 @@ func TestAnotherInstanceFencesThisOne(t *testing.T) {
 		}
 	})
 }
+
+func TestProofRotatesAtOnceAndWithinTheBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig()
+		cfg.Urgent = gkrp.Budget{Burst: 3, Every: time.Minute}
+		w := newWorld(t, cfg)
+		d := w.enroll("cam-1")
+		d.run()
+		time.Sleep(2 * time.Second)
+		conn := w.memory.Conn()
+		accuse := func(session gk.SessionID, e gk.Epoch) {
+			_ = bus.TransportProof.Tell(conn, bus.Proof{Transport: "t1", Stream: "cam-1", Session: session, Epoch: e})
+			time.Sleep(100 * time.Millisecond)
+		}
+		epoch := func() (e gk.Epoch) {
+			d.look(func() { e = d.epoch })
+			return e
+		}
+		session := func() (s gk.SessionID) {
+			d.look(func() { s = d.session })
+			return s
+		}()
+		accuse(session, 1)
+		if e := epoch(); e != 2 {
+			t.Errorf("proof against epoch 1: the device is at %d", e)
+		}
+		accuse(session, 1)
+		accuse(gk.SessionID{9}, 2)
+		if e := epoch(); e != 2 {
+			t.Errorf("proof against an old epoch or another session: the device is at %d", e)
+		}
+		for range 1000 {
+			accuse(session, epoch())
+		}
+		// 100 s of accusations: 2 tokens were left, and 1 came back.
+		if e := epoch(); e < 5 || e > 6 {
+			t.Errorf("1000 accusations led to epoch %d", e)
+		}
+		if n := w.count(gk.EventBudgetSpent); n == 0 || n > 3 {
+			t.Errorf("the spent budget was told of %d times in 100 s", n)
+		}
+		d.kill()
+		w.close()
+		if d.unopened != 0 {
+			t.Errorf("%d packets could not be opened", d.unopened)
+		}
+	})
+}
+
+func TestStoreRestoredFromABackup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, testConfig())
+		d := w.enroll("cam-1")
+		d.run()
+		time.Sleep(2 * time.Second)
+		for range 5 {
+			_, _ = bus.ProcessingRotate.Do(context.Background(), w.memory.Conn(), bus.RotateRequest{Stream: "cam-1", Wait: true})
+		}
+		// Yesterday's backup: the records and the key service know epoch 2 at most.
+		w.crash()
+		w.tr.restart()
+		w.kms.mu.Lock()
+		w.kms.last["cam-1"] = 1
+		w.kms.forgotten = 6
+		w.kms.mu.Unlock()
+		w.start()
+		time.Sleep(10 * time.Second)
+		d.kill()
+		w.close()
+		if d.epoch <= 6 {
+			t.Errorf("the device is at epoch %d: it must go on above what it ever used", d.epoch)
+		}
+		if len(d.overs) == 0 || d.overs[0] != gkrp.CodeUnknownSession {
+			t.Errorf("the device was told %v", d.overs)
+		}
+	})
+}

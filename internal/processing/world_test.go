@@ -117,6 +117,8 @@ type fakeKMS struct {
 	last     map[gk.StreamID]gk.Epoch
 	prekeys  map[string]gk.Epoch
 	states   map[gk.Epoch]bus.KeyState
+
+	forgotten gk.Epoch // epochs up to it are gone, as after a restored backup
 }
 
 func newFakeKMS(t *testing.T, conn bus.Conn) *fakeKMS {
@@ -142,6 +144,9 @@ func newFakeKMS(t *testing.T, conn bus.Conn) *fakeKMS {
 	serve(t, conn, bus.KMSRelease, func(r bus.KMSReleaseRequest) (bus.KMSReleaseReply, error) {
 		if r.Epoch == 0 {
 			r.Epoch = max(r.After+1, k.first[r.Session])
+		}
+		if r.Epoch <= k.forgotten {
+			return bus.KMSReleaseReply{}, bus.Refuse(bus.CodeNotFound, "epoch %d is not known", r.Epoch)
 		}
 		if r.Epoch < k.first[r.Session] || r.Epoch > k.last[r.Stream]+1 {
 			t.Errorf("release of epoch %d: the session's are %d to %d", r.Epoch, k.first[r.Session], k.last[r.Stream]+1)

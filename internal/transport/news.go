@@ -75,7 +75,11 @@ func (s *Service) accuse(ses *session, slot *slot, index gk.Index, what string, 
 	e := ses.event(gk.EventProof, slot.epoch, now)
 	e.Index = index
 	e.Detail = map[string]string{"evidence": what}
-	s.notice(func() { s.tell(e) })
+	news := bus.Proof{Transport: s.cfg.ID, Stream: ses.stream.id, Session: ses.id, Epoch: slot.epoch, Index: index, What: what}
+	s.notice(func() {
+		s.say(bus.TransportProof.Tell(s.conn, news))
+		s.tell(e)
+	})
 }
 
 // tellGone announces that an epoch is no longer armed here.
