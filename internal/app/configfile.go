@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/alecthomas/kong"
 	"github.com/goccy/go-yaml"
@@ -170,7 +171,7 @@ func FindConfigFile(named, dataDir string, flags []*kong.Flag) (*ConfigFile, err
 		return ReadConfigFile(named, flags)
 	}
 	f, err := ReadConfigFile(dataDir+"/gaitkeeper.yml", flags)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return &ConfigFile{}, nil
 	}
 	return f, err
