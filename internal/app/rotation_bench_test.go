@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"testing"
 	"time"
@@ -57,22 +56,11 @@ const breath = 40 * time.Millisecond
 // sockets, real broker, real store. Beside it stands the round trip of a message
 // of the same size over the same broker, which no rotation can do without.
 func BenchmarkRotation(b *testing.B) {
-	cfg, err := DefaultConfig()
-	if err != nil {
-		b.Fatal(err)
-	}
-	cfg.Data = b.TempDir()
-	cfg.Listen, cfg.JoinListen, cfg.MQTTListen, cfg.MediaListen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	cfg := testConfig(b)
 	cfg.RotateEvery = time.Hour
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	meter := newDemoMeter()
-	n, err := Start(b.Context(), cfg, Options{Log: log, Version: "bench"})
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(b.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- n.Run(ctx) }()
+	n, stop := startNode(b, cfg, log)
 	if err := n.hear(meter.service); err != nil {
 		b.Fatal(err)
 	}
@@ -124,7 +112,7 @@ func BenchmarkRotation(b *testing.B) {
 	nc.Close()
 	courier.Close()
 	stop()
-	if err := errors.Join(err, <-ended, state.Close()); err != nil {
+	if err := errors.Join(err, state.Close()); err != nil {
 		b.Fatal(err)
 	}
 	ready, first := quantiles(meter.since(meter.ready)), quantiles(meter.since(meter.first))

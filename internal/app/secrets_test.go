@@ -138,21 +138,9 @@ func (i *insider) key(ctx context.Context, device gk.DeviceID, e gk.Event) ([]by
 func TestSecretsStayInMemory(t *testing.T) {
 	logs, serviceBus, protocol := &record{}, &record{}, &record{}
 	log := slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	cfg, err := DefaultConfig()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.Data = t.TempDir()
-	cfg.Listen, cfg.JoinListen, cfg.MQTTListen, cfg.MediaListen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	cfg := testConfig(t)
 	cfg.RotateEvery = 150 * time.Millisecond
-	n, err := Start(t.Context(), cfg, Options{Log: log, Version: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- n.Run(ctx) }()
-	defer stop()
+	n, stop := startNode(t, cfg, log)
 
 	n.broker.gate.users["spy"] = user{password: "spy", permissions: allow([]string{"spy"}, []string{">"})}
 	spy, err := n.broker.connect("spy")
@@ -243,9 +231,6 @@ func TestSecretsStayInMemory(t *testing.T) {
 		t.Error(err)
 	}
 	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
 	places["logs"], places["protocol messages"], places["service bus"] = logs.bytes(), protocol.bytes(), serviceBus.bytes()
 	for name, b := range places {
 		if len(b) == 0 {

@@ -1,0 +1,216 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+)
+
+// testConfig is a node on free ports in a directory of its own.
+func testConfig(t testing.TB) Config {
+	t.Helper()
+	cfg, err := DefaultConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Data = t.TempDir()
+	cfg.Listen, cfg.JoinListen, cfg.MQTTListen, cfg.MediaListen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	return cfg
+}
+
+// startNode runs a node until stop is called.
+func startNode(t testing.TB, cfg Config, log *slog.Logger) (n *Node, stop func()) {
+	t.Helper()
+	n, err := Start(t.Context(), cfg, Options{Log: log, Version: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(stop)
+	return n, stop
+}
+
+func TestBeyondLoopbackNeedsTLSAndToken(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Listen = "0.0.0.0:0"
+	n, _ := startNode(t, cfg, slog.New(slog.DiscardHandler))
+	if !strings.HasPrefix(n.APIURL(), "https://127.0.0.1:") {
+		t.Fatalf("API is at %s", n.APIURL())
+	}
+	client, err := NewClient(ClientConfig{Data: cfg.Data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Do(t.Context(), "GET", "/v1/streams", nil, &struct{}{}); err != nil {
+		t.Errorf("operator with CA and token: %v", err)
+	}
+	get := func(c *http.Client, url string) int {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := c.Do(req)
+		if err != nil {
+			return 0
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	if got := get(client.http, n.APIURL()+"/streams/cam-1.ts"); got != http.StatusUnauthorized {
+		t.Errorf("a viewer without token gets %d", got)
+	}
+	if got := get(http.DefaultClient, n.APIURL()+"/healthz"); got != 0 {
+		t.Errorf("a client that does not know the CA gets %d", got)
+	}
+	if got := get(http.DefaultClient, strings.Replace(n.APIURL(), "https", "http", 1)+"/healthz"); got == http.StatusOK {
+		t.Error("plain HTTP is answered")
+	}
+}
+
+func TestNodeStartsAgainOnItsData(t *testing.T) {
+	cfg := testConfig(t)
+	var before string
+	for i := range 2 {
+		n, stop := startNode(t, cfg, slog.New(slog.DiscardHandler))
+		if _, err := Start(t.Context(), cfg, Options{Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "is locked by another gaitkeeper") {
+			t.Errorf("a second node on the same data gives %v", err)
+		}
+		ca, err := os.ReadFile(filepath.Join(cfg.Data, caFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, err := ReadAPIToken(cfg.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now := string(ca) + token; i > 0 && now != before {
+			t.Error("CA or token is another after a restart")
+		} else {
+			before = now
+		}
+		if n.MQTTAddress() == "" || n.MediaAddress() == "" || n.JoinAddress() == "" {
+			t.Error("an address is missing")
+		}
+		stop()
+	}
+	for _, name := range []string{"kek", tokenFile, "audit.jsonl"} {
+		st, err := os.Stat(filepath.Join(cfg.Data, name))
+		if err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, st, err)
+		}
+	}
+}
+
+// The demonstration's own comparison has to notice what it is there to notice.
+func TestDemoFaults(t *testing.T) {
+	send := func(m *demoMeter, deliver func(i int, p []byte)) {
+		for i := range 20 {
+			p := []byte{byte(i), 1, 2, 3}
+			m.entered(p)
+			m.sealed(gk.Index(65530+i), p)
+			deliver(i, p)
+		}
+	}
+	packet := func(i int) []byte {
+		seq := gk.Index(65530 + i).Seq()
+		return []byte{0x80, 33, byte(seq >> 8), byte(seq), 0, 0, 0, 0}
+	}
+	for _, c := range []struct {
+		name    string
+		deliver func(m *demoMeter, i int, p []byte)
+		fault   string
+	}{
+		{"all arrives", func(m *demoMeter, _ int, p []byte) { m.delivered(p) }, ""},
+		{"the path drops some", func(m *demoMeter, i int, p []byte) {
+			if i%4 == 3 {
+				m.dropped(packet(i))
+			} else {
+				m.delivered(p)
+			}
+		}, ""},
+		{"one is lost", func(m *demoMeter, i int, p []byte) {
+			if i != 7 {
+				m.delivered(p)
+			}
+		}, "lost that the path did not drop"},
+		{"one is dropped and another lost", func(m *demoMeter, i int, p []byte) {
+			if i == 3 {
+				m.dropped(packet(i))
+			} else if i != 7 {
+				m.delivered(p)
+			}
+		}, "lost that the path did not drop"},
+		{"the wrong one is missing", func(m *demoMeter, i int, p []byte) {
+			if i == 3 {
+				m.dropped(packet(i))
+			}
+			if i != 7 {
+				m.delivered(p)
+			}
+		}, "not the bytes sent"},
+		{"one is delivered twice", func(m *demoMeter, i int, p []byte) {
+			m.delivered(p)
+			if i == 5 {
+				m.delivered(p)
+			}
+		}, "not the bytes sent"},
+		{"one is altered", func(m *demoMeter, i int, p []byte) {
+			q := append([]byte{}, p...)
+			q[0] ^= 1
+			m.delivered(q)
+		}, "not the bytes sent"},
+		{"one cannot be decrypted", func(m *demoMeter, _ int, p []byte) { m.delivered(p); m.undecryptable(1) }, "could not be decrypted"},
+		{"nothing arrives", func(*demoMeter, int, []byte) {}, "lost"},
+	} {
+		m := newDemoMeter()
+		send(m, func(i int, p []byte) { c.deliver(m, i, p) })
+		if fault := m.summary().Fault(); c.fault == "" && fault != "" || !strings.Contains(fault, c.fault) {
+			t.Errorf("%s: fault is %q, want %q", c.name, fault, c.fault)
+		}
+	}
+	if fault := newDemoMeter().summary().Fault(); fault == "" {
+		t.Error("a run without packets passes")
+	}
+	m := newDemoMeter()
+	m.entered([]byte{1})
+	m.delivered([]byte{1})
+	if m.summary().Fault() == "" {
+		t.Error("a packet that the device did not seal passes")
+	}
+}
+
+func TestQuantiles(t *testing.T) {
+	var all []time.Duration
+	for i := 100; i > 0; i-- {
+		all = append(all, time.Duration(i)*time.Millisecond)
+	}
+	if q := quantiles(all); q != (Quantiles{50, 99, 100}) {
+		t.Errorf("quantiles of 1 to 100 ms are %v", q)
+	}
+	if q := quantiles(all[:1]); q != (Quantiles{100, 100, 100}) {
+		t.Errorf("quantiles of 100 ms are %v", q)
+	}
+	if q := quantiles(nil); q != (Quantiles{}) {
+		t.Errorf("quantiles of nothing are %v", q)
+	}
+}
