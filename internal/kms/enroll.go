@@ -53,7 +53,7 @@ func (s *Service) enroll(ctx context.Context, req bus.EnrollRequest) (bus.Enroll
 		return rep, err
 	}
 	defer secret.Wipe()
-	token := gkrp.JoinToken{Address: req.Address, CAFingerprint: sha256.Sum256(s.ca.cert.Raw), Device: req.Device, Expires: time.Now().Add(ttl).UTC().Truncate(time.Second)}
+	token := gkrp.JoinToken{Address: req.Address, CAFingerprint: sha256.Sum256(s.ca.cert.Raw), Device: req.Device, Expires: s.cfg.Host.Now().Add(ttl).UTC().Truncate(time.Second)}
 	rec := tokenRecord{Expires: token.Expires, Streams: streams}
 	secret.Expose(func(b []byte) {
 		token.Secret = slices.Clone(b)
@@ -111,7 +111,7 @@ func (s *Service) join(ctx context.Context, req bus.JoinRequest) (bus.JoinReply,
 	if err != nil {
 		return rep, err
 	}
-	now := time.Now()
+	now := s.cfg.Host.Now()
 	token, err := s.useToken(ctx, req, public, now)
 	if err != nil {
 		return rep, err

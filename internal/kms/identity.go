@@ -24,10 +24,11 @@ type signer struct {
 	public ed25519.PublicKey
 	kid    []byte
 	key    keyring.Secret // ed25519.PrivateKey, 64 bytes
+	sign   func(key ed25519.PrivateKey, content []byte) []byte
 }
 
 // openSigner reads the signing key from the store, or makes one in an empty store.
-func openSigner(ctx context.Context, kv store.KV, v *vault) (*signer, error) {
+func openSigner(ctx context.Context, kv store.KV, v *vault, sign func(ed25519.PrivateKey, []byte) []byte) (*signer, error) {
 	rec, err := openIdentity(ctx, kv, v, signingKey, func() ([]byte, []byte, error) {
 		public, private, err := ed25519.GenerateKey(rand.Reader)
 		return public, private, err
@@ -39,7 +40,7 @@ func openSigner(ctx context.Context, kv store.KV, v *vault) (*signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the signing key in the key store is damaged: %w", err)
 	}
-	return &signer{public: rec.Public, kid: gkrp.KeyID(rec.Public), key: key}, nil
+	return &signer{public: rec.Public, kid: gkrp.KeyID(rec.Public), key: key, sign: sign}, nil
 }
 
 // Algorithm implements [gkrp.Signer].
@@ -52,7 +53,7 @@ func (s *signer) Sign(_ io.Reader, content []byte) (sig []byte, err error) {
 			err = errors.New("the key management service was stopped")
 			return
 		}
-		sig = ed25519.Sign(b, content)
+		sig = s.sign(b, content)
 	})
 	return sig, err
 }
@@ -71,7 +72,7 @@ func (s *Service) certify(_ context.Context, req bus.CertifyRequest) (bus.Certif
 	if err != nil {
 		return rep, bus.Refuse(bus.CodeBadRequest, "key of %s %s: %v", req.Role, req.ID, err)
 	}
-	now := time.Now()
+	now := s.cfg.Host.Now()
 	if rep.Certificate, err = s.ca.issue(req.Role, req.ID, public, req.Hosts, now); err != nil {
 		return rep, bus.Refuse(bus.CodeBadRequest, "%v", err)
 	}

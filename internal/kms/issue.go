@@ -46,7 +46,7 @@ func (s *Service) open(ctx context.Context, req bus.KMSOpenRequest) (bus.KMSOpen
 		return rep, err
 	}
 	st := s.stream(req.Stream)
-	done, err := st.write(ctx)
+	done, err := s.write(ctx, st)
 	if err != nil {
 		return rep, unavailable(err)
 	}
@@ -91,7 +91,7 @@ func (s *Service) openSession(ctx context.Context, st *stream, dev deviceRecord,
 	if err != nil {
 		return nil, err
 	}
-	rec := sessionRecord{Device: req.Device, SSRC: req.SSRC, First: first, Opened: time.Now().UTC()}
+	rec := sessionRecord{Device: req.Device, SSRC: req.SSRC, First: first, Opened: s.cfg.Host.Now().UTC()}
 	b, err := s.vault.seal(sessionKey(st.id, req.Session), rec)
 	if err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func (s *Service) openSession(ctx context.Context, st *stream, dev deviceRecord,
 // makeRoom refuses a session too many. The ones that are open are not touched
 // unless long idle: a newcomer must not push out who is on the air.
 func (s *Service) makeRoom(ctx context.Context, st *stream) error {
-	now := time.Now()
+	now := s.cfg.Host.Now()
 	var idle []*session
 	st.mu.Lock()
 	open := 0
@@ -275,7 +275,7 @@ func (s *Service) createKey(ctx context.Context, st *stream, ss *session, epoch 
 	}
 	k := &key{
 		epoch: epoch, saved: true, media: media, sealed: map[string][]byte{},
-		rec: keyRecord{State: bus.KeyPreActive, Created: time.Now().UTC()},
+		rec: keyRecord{State: bus.KeyPreActive, Created: s.cfg.Host.Now().UTC()},
 	}
 	if k.rec.Wrapped, err = s.vault.wrapMediaKey(media, boundToKey(st.id, ss.id, epoch, k.rec.State)); err != nil {
 		return err

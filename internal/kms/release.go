@@ -43,7 +43,7 @@ func (s *Service) release(ctx context.Context, req bus.KMSReleaseRequest) (bus.K
 	if len(req.Transports) > maxReceivers {
 		return rep, bus.Refuse(bus.CodeBadRequest, "%d transports in one request, at most %d", len(req.Transports), maxReceivers)
 	}
-	now := time.Now()
+	now := s.cfg.Host.Now()
 	var prekey *receiver
 	if req.Prekey != nil {
 		if prekey, err = s.checkPrekey(dev, req); err != nil {
@@ -93,7 +93,7 @@ func (s *Service) release(ctx context.Context, req bus.KMSReleaseRequest) (bus.K
 
 // checkPrekey verifies a prekey against the KMS's own record of the device.
 func (s *Service) checkPrekey(dev deviceRecord, req bus.KMSReleaseRequest) (*receiver, error) {
-	v, err := gkrp.NewVerifier(dev.Public)
+	v, err := s.cfg.Verifier(dev.Public)
 	if err != nil {
 		return nil, fmt.Errorf("record of device %s has no usable key: %w", dev.Device, err)
 	}
@@ -114,7 +114,7 @@ func (s *Service) checkSuite(suite gkrp.Suite, public []byte) error {
 	if !slices.Contains(s.cfg.Suites, suite) {
 		return bus.Refuse(bus.CodeBadRequest, "HPKE suite %d is not allowed here", suite)
 	}
-	if err := keyring.CheckPublic(uint16(suite), public); err != nil {
+	if err := s.cfg.KEM.CheckPublic(uint16(suite), public); err != nil {
 		return bus.Refuse(bus.CodeBadRequest, "%v", err)
 	}
 	return nil
@@ -156,7 +156,7 @@ func (s *Service) verifyTransport(t bus.TransportReceiver, now time.Time) (*rece
 	if !ok {
 		return nil, bus.Refuse(bus.CodeUnauthorized, "certificate of transport %s has a %T, want an Ed25519 key", id, cert.PublicKey)
 	}
-	v, err := gkrp.NewVerifier(public)
+	v, err := s.cfg.Verifier(public)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func (s *Service) findEpoch(ctx context.Context, req bus.KMSReleaseRequest) (*st
 	if found {
 		return st, ss, nil
 	}
-	done, err := st.write(ctx)
+	done, err := s.write(ctx, st)
 	if err != nil {
 		return nil, nil, unavailable(err)
 	}
@@ -289,7 +289,7 @@ func (s *Service) sealTo(st *stream, ss *session, k *key, r *receiver) ([]byte, 
 		Suite: r.suite, Receiver: r.name, KeyID: id,
 	}
 	var err error
-	if e.Sealed, err = keyring.SealMediaKey(uint16(r.suite), r.public, e.Info(), k.media); err != nil {
+	if e.Sealed, err = s.cfg.KEM.SealMediaKey(uint16(r.suite), r.public, e.Info(), k.media); err != nil {
 		return nil, fmt.Errorf("cannot seal the key of %s, epoch %d, for %s: %w", st.id, k.epoch, r.name, err)
 	}
 	wire, err := gkrp.SignKeyEnvelope(s.signer, s.signer.kid, e)

@@ -26,7 +26,7 @@ func (s *Service) setState(ctx context.Context, req bus.KMSStateRequest) (bus.Em
 	st := s.stream(req.Stream)
 	ss := st.session(req.Session)
 	if ss == nil {
-		done, err := st.write(ctx)
+		done, err := s.write(ctx, st)
 		if err != nil {
 			return none, unavailable(err)
 		}
@@ -45,7 +45,7 @@ func (s *Service) setState(ctx context.Context, req bus.KMSStateRequest) (bus.Em
 	} else if err := s.move(st, ss, req.Epoch, req.State); err != nil {
 		return none, err
 	}
-	done, err := st.write(ctx)
+	done, err := s.write(ctx, st)
 	if err != nil {
 		s.saveLater(st)
 		return none, unavailable(err)
@@ -71,7 +71,7 @@ func (s *Service) end(st *stream, ss *session, state bus.KeyState) {
 		}
 		moves, err := movesTo(k.rec.State, to)
 		if err == nil {
-			told = append(told, k.apply(st.id, ss.id, moves)...)
+			told = append(told, k.apply(s.cfg.Host.Now().UTC(), st.id, ss.id, moves)...)
 		}
 	}
 	st.mu.Unlock()
@@ -101,7 +101,7 @@ func (s *Service) move(st *stream, ss *session, epoch gk.Epoch, to bus.KeyState)
 		st.mu.Unlock()
 		return bus.Refuse(bus.CodeConflict, "key of stream %s, epoch %d: %v", st.id, epoch, err)
 	}
-	told := k.apply(st.id, ss.id, moves)
+	told := k.apply(s.cfg.Host.Now().UTC(), st.id, ss.id, moves)
 	st.mu.Unlock()
 	s.tellAll(st, ss, told)
 	return nil
@@ -114,9 +114,9 @@ type transition struct {
 }
 
 // apply takes checked steps, in memory. The caller holds the stream's lock.
-func (k *key) apply(stream gk.StreamID, session gk.SessionID, moves []bus.KeyState) (told []transition) {
+func (k *key) apply(now time.Time, stream gk.StreamID, session gk.SessionID, moves []bus.KeyState) (told []transition) {
 	for _, to := range moves {
-		from, now := k.rec.State, time.Now().UTC()
+		from := k.rec.State
 		info := k.info(stream, session)
 		info.State = to
 		switch to {

@@ -1,8 +1,12 @@
 package kms
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
@@ -46,9 +50,7 @@ func (s *Service) saver(ctx context.Context) error {
 			retry = saveRetryMin
 			continue
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(retry):
+		if s.cfg.Host.Sleep(ctx, retry) == nil {
 			retry = min(2*retry, saveRetryMax)
 		}
 	}
@@ -56,21 +58,14 @@ func (s *Service) saver(ctx context.Context) error {
 
 // savePending reports whether all went well; what did not is pending again.
 func (s *Service) savePending(ctx context.Context) bool {
-	s.mu.Lock()
-	pending := s.unsaved
-	s.unsaved = map[*stream]struct{}{}
-	s.mu.Unlock()
+	pending := s.takeUnsaved()
 	results := make(chan bool, len(pending))
 	slots := make(chan struct{}, savesAtOnce)
-	for st := range pending {
+	for _, st := range pending {
 		slots <- struct{}{}
 		go func() {
 			defer func() { <-slots }()
-			err := s.saveNow(ctx, st)
-			if err != nil {
-				s.saveLater(st)
-			}
-			results <- err == nil
+			results <- s.saveOne(ctx, st)
 		}()
 	}
 	ok := true
@@ -80,10 +75,39 @@ func (s *Service) savePending(ctx context.Context) bool {
 	return ok
 }
 
+// takeUnsaved gives the streams that are to be saved, by name.
+func (s *Service) takeUnsaved() []*stream {
+	s.mu.Lock()
+	pending := slices.Collect(maps.Keys(s.unsaved))
+	s.unsaved = map[*stream]struct{}{}
+	s.mu.Unlock()
+	slices.SortFunc(pending, func(a, b *stream) int { return strings.Compare(string(a.id), string(b.id)) })
+	return pending
+}
+
+func (s *Service) saveOne(ctx context.Context, st *stream) bool {
+	err := s.saveNow(ctx, st)
+	if err != nil {
+		s.saveLater(st)
+	}
+	return err == nil
+}
+
+// SaveDue does the work of [Service.Run]'s saver once, one stream after the
+// other, for a host that calls [Service.Attach] in place of Run. It reports
+// whether all went well; what did not is due again.
+func (s *Service) SaveDue(ctx context.Context) bool {
+	ok := true
+	for _, st := range s.takeUnsaved() {
+		ok = s.saveOne(ctx, st) && ok
+	}
+	return ok
+}
+
 func (s *Service) saveNow(ctx context.Context, st *stream) error {
-	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	ctx, cancel := s.cfg.Host.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	done, err := st.write(ctx)
+	done, err := s.write(ctx, st)
 	if err != nil {
 		return err
 	}
@@ -100,6 +124,7 @@ func (s *Service) save(ctx context.Context, st *stream) error {
 		sessions = append(sessions, ss)
 	}
 	st.mu.Unlock()
+	slices.SortFunc(sessions, func(a, b *session) int { return bytes.Compare(a.id[:], b.id[:]) })
 	var failed error
 	for _, ss := range sessions {
 		failed = errors.Join(failed, s.saveSession(ctx, st, ss))

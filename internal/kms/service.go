@@ -6,6 +6,7 @@ package kms
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,8 @@ import (
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/host"
+	"github.com/gaitkeeper/gaitkeeper/internal/keyring"
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
 )
 
@@ -26,6 +29,12 @@ type Config struct {
 	KEK    KEK
 	Suites []gkrp.Suite // HPKE suites that keys may be sealed with; none: MLKEM768X25519 alone
 	Log    *slog.Logger // nil: nothing is logged
+
+	// What a simulation replaces; the zero values are the real things.
+	Host     host.Host
+	KEM      keyring.KEM
+	Sign     func(key ed25519.PrivateKey, content []byte) []byte
+	Verifier func(ed25519.PublicKey) (gkrp.Verifier, error)
 }
 
 // Service is a key management service over one store.
@@ -55,6 +64,18 @@ func New(ctx context.Context, cfg Config, kv store.KV, conn bus.Conn) (*Service,
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Host == nil {
+		cfg.Host = host.Real{}
+	}
+	if cfg.KEM == nil {
+		cfg.KEM = keyring.HPKE{}
+	}
+	if cfg.Sign == nil {
+		cfg.Sign = ed25519.Sign
+	}
+	if cfg.Verifier == nil {
+		cfg.Verifier = gkrp.NewVerifier
+	}
 	s := &Service{
 		cfg: cfg, kv: kv, conn: conn, wake: make(chan struct{}, 1),
 		streams: map[gk.StreamID]*stream{}, devices: map[gk.DeviceID]cachedDevice{},
@@ -64,10 +85,10 @@ func New(ctx context.Context, cfg Config, kv store.KV, conn bus.Conn) (*Service,
 	if s.vault, err = openVault(ctx, kv, cfg.KEK.URI, cfg.KEK.Passphrase); err != nil {
 		return nil, err
 	}
-	if s.ca, err = openAuthority(ctx, kv, s.vault, time.Now()); err != nil {
+	if s.ca, err = openAuthority(ctx, kv, s.vault, cfg.Host.Now()); err != nil {
 		return nil, err
 	}
-	if s.signer, err = openSigner(ctx, kv, s.vault); err != nil {
+	if s.signer, err = openSigner(ctx, kv, s.vault, cfg.Sign); err != nil {
 		return nil, err
 	}
 	return s, s.load(ctx)
@@ -160,6 +181,13 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
+// Attach answers on the bus until the connection is closed, without the
+// goroutines of [Service.Run]: the host calls [Service.SaveDue].
+func (s *Service) Attach() error {
+	_, err := s.serve()
+	return err
+}
+
 // followDevices watches again when a watch breaks: the first news of a new
 // watch is the present state, so nothing is missed.
 func (s *Service) followDevices(ctx context.Context) error {
@@ -216,7 +244,7 @@ func (s *Service) wipe() {
 
 // tell announces an event; who listens is none of this service's business.
 func (s *Service) tell(e gk.Event) {
-	e.At, e.Service = time.Now(), "kms"
+	e.At, e.Service = s.cfg.Host.Now(), "kms"
 	if err := bus.Events.Tell(s.conn, e); err != nil {
 		s.cfg.Log.Warn("event was not announced", "kind", e.Kind, "err", err)
 	}

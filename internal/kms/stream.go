@@ -56,13 +56,11 @@ func newStream(id gk.StreamID) *stream {
 }
 
 // write takes the writer token, or gives up with ctx.
-func (st *stream) write(ctx context.Context) (done func(), err error) {
-	select {
-	case st.writer <- struct{}{}:
-		return func() { <-st.writer }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+func (s *Service) write(ctx context.Context, st *stream) (done func(), err error) {
+	if err := s.cfg.Host.Acquire(ctx, st.writer); err != nil {
+		return nil, err
 	}
+	return func() { <-st.writer }, nil
 }
 
 func (st *stream) session(id gk.SessionID) *session {
