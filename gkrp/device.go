@@ -80,6 +80,7 @@ type (
 		SSRC       uint32
 		Transports []string
 		Policy     Policy
+		Version    Version
 		Suite      Suite
 	}
 	// Install: open the envelope and use its key; [Installed] answers.
@@ -157,6 +158,9 @@ func (d *Device) Step(now time.Time, in Input) []Effect {
 	case Sent:
 		if d.current != 0 {
 			r := in.Report
+			if !d.policy.Tags {
+				r.Tags = nil
+			}
 			d.number++
 			r.Stream, r.Session, r.Number, r.Epoch = d.hello.Stream, d.hello.Session, d.number, d.current
 			return []Effect{Send{&r}}
@@ -231,8 +235,8 @@ func (d *Device) welcomed(now time.Time, w *Welcome) []Effect {
 	}
 	var fx []Effect
 	if d.stage != DeviceRunning {
-		d.stage, d.policy = DeviceRunning, w.Policy
-		fx = append(fx, Start{w.SSRC, w.Transports, w.Policy, w.Suite})
+		d.stage, d.policy = DeviceRunning, w.Policy.For(w.Version)
+		fx = append(fx, Start{w.SSRC, w.Transports, d.policy, w.Version, w.Suite})
 	}
 	return append(fx, d.granted(g, w.Grant)...)
 }

@@ -49,6 +49,8 @@ const (
 	MaxReport    = 32 << 10 // bytes
 	MaxPrekeys   = 4        // in one message
 	MaxTextBytes = 512      // any text field
+	TagPrefix    = 4        // bytes of a packet's tag in a REPORT
+	MaxTags      = 8000     // packets whose tags one REPORT has room for
 )
 
 // Type is a message's type.
@@ -127,6 +129,12 @@ type Policy struct {
 	Tags          bool   `cbor:"3,keyasint,omitempty"` // REPORTs shall carry tag prefixes; minor version 1
 }
 
+// For is what of p a session of version v knows.
+func (p Policy) For(v Version) Policy {
+	p.Tags = p.Tags && v >= Version1
+	return p
+}
+
 // Welcome accepts a session and brings its first key.
 type Welcome struct {
 	Session    gk.SessionID `cbor:"1,keyasint"`
@@ -178,7 +186,8 @@ type Report struct {
 	Renew   bool         `cbor:"9,keyasint,omitempty"` // the source restarted or jumped: a new epoch is asked for
 	// Tags has, from minor version 1 on and where the service asks for it, the
 	// first 4 bytes of every packet's authentication tag, in the order of the
-	// indices From to To; a packet that was not sent has 4 zero bytes.
+	// indices From to To; a packet that was not sent has 4 zero bytes. A report
+	// without tags says nothing of single packets.
 	Tags []byte `cbor:"10,keyasint,omitempty"`
 }
 

@@ -59,7 +59,7 @@ type Record struct {
 	First      gk.Index             `cbor:"10,keyasint"`           // where Epoch begins
 	Near       gk.Index             `cbor:"11,keyasint"`           // last reported
 	Pending    gk.Reason            `cbor:"12,keyasint,omitempty"` // of a rotation that was ordered, perhaps granted, not confirmed
-	Prekeys    [][]byte             `cbor:"14,keyasint"`           // not yet used
+	Prekeys    [][]byte             `cbor:"13,keyasint"`           // not yet used
 	Rotations  uint64               `cbor:"14,keyasint"`
 	ByReason   map[gk.Reason]uint64 `cbor:"15,keyasint"`
 	Since      time.Time            `cbor:"16,keyasint"` // when Epoch was confirmed
@@ -228,6 +228,8 @@ type (
 	Activate struct{ Epoch, Before gk.Epoch }
 	// Close wipes the session's keys everywhere.
 	Close struct{}
+	// Reported hands on a report that was taken, for whoever watches behaviour.
+	Reported struct{ Report *Report }
 	// Tell announces an event; the runner fills device, stream and session in.
 	Tell struct{ Event gk.Event }
 	// Over is the last effect of a session.
@@ -243,6 +245,7 @@ func (SendGrant) effect() {}
 func (Switch) effect()    {}
 func (Activate) effect()  {}
 func (Close) effect()     {}
+func (Reported) effect()  {}
 func (Tell) effect()      {}
 func (Over) effect()      {}
 
@@ -493,7 +496,7 @@ func (s *Session) welcome() *Welcome {
 	w := &Welcome{
 		Session: s.Session, HelloHash: s.offered,
 		Versions: s.offer.Versions, Suites: s.offer.Suites, Version: s.Version, Suite: s.Suite,
-		Stream: s.Stream, SSRC: s.SSRC, Policy: s.timing.Policy, Grant: s.rot.grant,
+		Stream: s.Stream, SSRC: s.SSRC, Policy: s.timing.Policy.For(s.Version), Grant: s.rot.grant,
 	}
 	for _, id := range s.Transports {
 		w.Transports = append(w.Transports, s.timing.Addresses[id])
@@ -593,7 +596,7 @@ func (s *Session) reported(now time.Time, m *Report) []Effect {
 		return nil
 	}
 	s.reports, s.packets, s.Near = m.Number, max(s.packets, m.Packets), max(s.Near, m.To)
-	fx := []Effect{Switch{Epoch: m.Epoch, Near: s.Near}}
+	fx := []Effect{Switch{Epoch: m.Epoch, Near: s.Near}, Reported{m}}
 	switch {
 	case s.rot != nil && m.Epoch == s.rot.epoch:
 		s.rot.adopted = true

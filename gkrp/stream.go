@@ -259,7 +259,7 @@ func (s *Stream) hello(now time.Time, m *Hello, in From) []Of {
 	case in.Revoked:
 		return s.reject(m.Session, in.Heard, CodeRevoked, "this device was revoked: enrol it anew", 0)
 	}
-	version, ok := s.chooseVersion(m.Versions)
+	version, ok := ChooseVersion(m.Versions, s.cfg.MinVersion, CurrentVersion)
 	if !ok {
 		return s.reject(m.Session, in.Heard, CodeUnsupportedVersion, fmt.Sprintf("minor versions %d to %d are spoken here", s.cfg.MinVersion, CurrentVersion), 0)
 	}
@@ -307,9 +307,11 @@ func (s *Stream) hello(now time.Time, m *Hello, in From) []Of {
 	return append(out, of(s.candidate, fx)...)
 }
 
-func (s *Stream) chooseVersion(offered []Version) (best Version, ok bool) {
+// ChooseVersion gives the highest offered version that a service speaks, which
+// is least to most; false where there is none.
+func ChooseVersion(offered []Version, least, most Version) (best Version, ok bool) {
 	for _, v := range offered {
-		if v >= s.cfg.MinVersion && v <= CurrentVersion && (!ok || v > best) {
+		if v >= least && v <= most && (!ok || v > best) {
 			best, ok = v, true
 		}
 	}

@@ -6,7 +6,8 @@ import gk "github.com/gaitkeeper/gaitkeeper"
 type Role string
 
 // The roles of the service bus. Assembly is the process's own hand, which asks
-// for the services' certificates and nothing else.
+// for the services' certificates and nothing else; broker is the door of the
+// devices' broker, which asks whether a device may come in.
 const (
 	RoleKMS        Role = "kms"
 	RoleTransport  Role = "transport"
@@ -14,6 +15,7 @@ const (
 	RoleAPI        Role = "api"
 	RoleAudit      Role = "audit"
 	RoleAssembly   Role = "assembly"
+	RoleBroker     Role = "broker"
 )
 
 // Permissions lists the NATS subjects that a role may publish to and subscribe
@@ -44,19 +46,23 @@ func PermissionsOf(r Role, transport gk.TransportID) Permissions {
 		p.Buckets = []string{BucketKMS}
 	case RoleTransport:
 		me := "." + string(transport)
-		p.Subscribe = []string{string(TransportAssign) + me, string(TransportArm) + me, string(TransportSwitch) + me, string(TransportRelease) + me}
+		p.Subscribe = []string{string(TransportAssign) + me, string(TransportArm) + me, string(TransportSwitch) + me, string(TransportRelease) + me, string(TransportLease) + me, string(TransportDisarm) + me}
 		p.Publish = []string{"gk.transport-news.>", string(Events), string(KMSInfo)}
 	case RoleProcessing:
-		p.Subscribe = []string{"gk.processing.>", "gk.transport-news.>"}
-		p.Publish = []string{"gk.transport.>", string(Events), string(KMSInfo), string(KMSOpen), string(KMSRelease), string(KMSSetState), string(KMSDevice)}
+		p.Subscribe = []string{"gk.processing.>", "gk.processing-news.>", "gk.transport-news.>"}
+		p.Publish = []string{"gk.transport.>", "gk.processing-news.>", string(Events), string(KMSInfo), string(KMSOpen), string(KMSRelease), string(KMSSetState), string(KMSDevice), string(KMSStanding)}
 		p.Buckets = []string{BucketProcessing}
 	case RoleAPI:
 		p.Subscribe = []string{string(Events), "gk.transport-news.>"}
-		p.Publish = []string{string(ProcessingRotate), string(ProcessingStreams), string(ProcessingStop), string(KMSInfo), string(KMSKeys), string(KMSEnroll), string(KMSJoin), string(Events)}
+		p.Publish = []string{string(ProcessingRotate), string(ProcessingStreams), string(ProcessingStop), string(KMSInfo), string(KMSKeys), string(KMSEnroll), string(KMSJoin), string(KMSDevices), string(KMSRevoke), string(ProcessingDisarm), string(BrokerCut), string(Events)}
 	case RoleAudit:
 		p.Subscribe = []string{string(Events)}
+		p.Publish = []string{string(KMSSignHead)}
 	case RoleAssembly:
 		p.Publish = []string{string(KMSInfo), string(KMSCertify), string(Events)}
+	case RoleBroker:
+		p.Subscribe = []string{string(BrokerCut)}
+		p.Publish = []string{string(KMSDevice)}
 	}
 	p.Subscribe = append(p.Subscribe, inbox(r)+".>")
 	for _, b := range p.Buckets {

@@ -43,6 +43,8 @@ const (
 	ProcessingRotate  Call[RotateRequest, RotateReply] = "gk.processing.rotate"
 	ProcessingStreams Call[Empty, StreamsReply]        = "gk.processing.streams"
 	ProcessingStop    Call[StopRequest, Empty]         = "gk.processing.stop"
+
+	DeviceReports News[DeviceReport] = "gk.processing-news.report" // each that a live session's device sent
 )
 
 // Empty is the request or reply that says nothing.
@@ -157,24 +159,25 @@ type DeviceRecord struct {
 	Revoked  bool          `cbor:"5,keyasint,omitempty" json:"revoked,omitempty"`
 }
 
-// EnrollRequest asks for a join token.
+// EnrollRequest has a join token accepted. Its secret stays with whoever made
+// it: only the hash passes the bus.
 type EnrollRequest struct {
 	Device  gk.DeviceID   `cbor:"1,keyasint"`
 	Streams []gk.StreamID `cbor:"2,keyasint,omitempty"` // none: one, with the device's name
 	TTL     time.Duration `cbor:"3,keyasint"`
-	Address string        `cbor:"4,keyasint"` // host:port of the join endpoint, put into the token
+	Hash    []byte        `cbor:"4,keyasint"` // SHA-256 of the token's secret
 }
 
-// EnrollReply brings the token's text, once. It holds a secret.
+// EnrollReply brings what the token has to say beside its secret.
 type EnrollReply struct {
-	Token   string    `cbor:"1,keyasint"`
-	Expires time.Time `cbor:"2,keyasint"`
+	CAFingerprint []byte    `cbor:"1,keyasint"` // SHA-256 of the CA certificate's DER form
+	Expires       time.Time `cbor:"2,keyasint"`
 }
 
 // JoinRequest uses a join token up.
 type JoinRequest struct {
 	Device gk.DeviceID `cbor:"1,keyasint"`
-	Secret []byte      `cbor:"2,keyasint"`
+	Hash   []byte      `cbor:"2,keyasint"` // SHA-256 of the secret that the device presented
 	CSR    []byte      `cbor:"3,keyasint"` // PKCS #10, DER, Ed25519
 }
 
@@ -227,6 +230,7 @@ type ArmRequest struct {
 	// opened need not be its first: Near is an index recently sent, for the ROC.
 	Joining bool     `cbor:"7,keyasint,omitempty"`
 	Near    gk.Index `cbor:"8,keyasint,omitempty"`
+	Lease   Lease    `cbor:"9,keyasint"` // the session's first, counted from before the key was asked for
 }
 
 // SwitchRequest tells a transport the index at which an epoch begins, from the
@@ -253,6 +257,8 @@ type TransportAnnouncement struct {
 	TransportReceiver
 	Address string    `cbor:"4,keyasint"` // host:port for devices, UDP
 	Started time.Time `cbor:"5,keyasint"` // a new value means that its armed keys are gone
+	// Beat is how long ago Started was, by a clock that nobody sets.
+	Beat time.Duration `cbor:"6,keyasint"`
 }
 
 // FirstPacket says that a transport opened the first packet of an epoch.
@@ -298,6 +304,21 @@ type StreamStatus struct {
 	Dropped   map[string]uint64 `cbor:"9,keyasint,omitempty" json:"dropped,omitempty"`
 	SilentMs  uint32            `cbor:"10,keyasint" json:"silent_ms"` // since the last accepted packet
 	Viewers   int               `cbor:"11,keyasint" json:"viewers"`
+}
+
+// DeviceReport is what a device said that it sent, verified, of a live session.
+type DeviceReport struct {
+	Stream  gk.StreamID  `cbor:"1,keyasint"`
+	Session gk.SessionID `cbor:"2,keyasint"`
+	Number  uint64       `cbor:"3,keyasint"` // rises by one a report: a gap is a lost report
+	Epoch   gk.Epoch     `cbor:"4,keyasint"` // in use at the end of the range
+	From    gk.Index     `cbor:"5,keyasint"`
+	To      gk.Index     `cbor:"6,keyasint"` // index after the last
+	Packets uint64       `cbor:"7,keyasint"` // since the session began
+	Bytes   uint64       `cbor:"8,keyasint"` // of RTP payload, since the session began
+	// Tags has the first [gkrp.TagPrefix] bytes of every packet's tag from From to
+	// To, zeros where an index was not used; nil where the device does not tell.
+	Tags []byte `cbor:"9,keyasint,omitempty"`
 }
 
 // RotateRequest asks for a new epoch.

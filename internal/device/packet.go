@@ -43,6 +43,7 @@ type link struct {
 	outs    []sender
 	payload gkrp.Payload
 	reject  time.Duration // how long a key may be used
+	tags    bool          // reports list the packets' tags
 }
 
 // key is a sealer with the link that it is for.
@@ -71,6 +72,7 @@ type packetPath struct {
 	counts  counts
 	sendErr error // the last one
 	renew   bool  // the source broke off since the current key was installed
+	tags    tagList
 
 	keyed     chan struct{} // closed by the first install
 	keyedOnce sync.Once
@@ -119,6 +121,7 @@ func (p *packetPath) install(now time.Time, k key) gk.Index {
 	if old.link != k.link {
 		p.counts.Packets, p.counts.Bytes = 0, 0
 		p.from = first
+		p.tags.begin(k.link.tags)
 	}
 	if old.sealer != nil {
 		old.sealer.Wipe()
@@ -136,8 +139,9 @@ func (p *packetPath) addOut(l *link, out sender) {
 	l.outs = append(slices.Clone(l.outs), out)
 }
 
-// send takes one batch from the source through the rest of the path.
-func (p *packetPath) send(now time.Time, b *Batch) {
+// send takes one batch from the source through the rest of the path. It is true
+// when the report in the making should not wait any longer.
+func (p *packetPath) send(now time.Time, b *Batch) (hurry bool) {
 	if b.Break != "" {
 		p.mark = true
 		p.mu.Lock()
@@ -146,20 +150,23 @@ func (p *packetPath) send(now time.Time, b *Batch) {
 	}
 	for units := b.Units; len(units) > 0; {
 		n := min(len(units), maxBatch)
-		outs := p.seal(now, units[:n])
+		outs, filling := p.seal(now, units[:n])
 		p.emit(outs)
 		units = units[n:]
+		hurry = hurry || filling
 	}
+	return hurry || b.Break != ""
 }
 
-// seal packetises, numbers and protects up to maxBatch units.
-func (p *packetPath) seal(now time.Time, units []Unit) []sender {
+// seal packetises, numbers and protects up to maxBatch units. It is true when
+// the list of tags fills up.
+func (p *packetPath) seal(now time.Time, units []Unit) (outs []sender, filling bool) {
 	p.sealed, p.clear = p.sealed[:0], p.clear[:0]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.key.sealer == nil || !p.expires.IsZero() && now.After(p.expires) {
 		p.counts.Unkeyed += uint64(len(units))
-		return nil
+		return nil, false
 	}
 	for i := range units {
 		u := &units[i]
@@ -171,12 +178,13 @@ func (p *packetPath) seal(now time.Time, units []Unit) []sender {
 			continue
 		}
 		p.next = index + 1
+		p.tags.add(int(index-p.from), pkt)
 		p.counts.Packets++
 		p.counts.Bytes += uint64(len(u.Payload))
 		p.sealed = append(p.sealed, pkt)
 		p.clear = append(p.clear, tapped{index, u.Payload})
 	}
-	return p.key.link.outs
+	return p.key.link.outs, p.tags.filling()
 }
 
 // packetise writes the packet's RTP header. The marker of MPEG-TS says that the
@@ -214,7 +222,7 @@ func (p *packetPath) emit(outs []sender) {
 func (p *packetPath) report() gkrp.Report {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := gkrp.Report{From: p.from, To: p.next, Packets: p.counts.Packets, Bytes: p.counts.Bytes, Renew: p.renew}
+	r := gkrp.Report{From: p.from, To: p.next, Packets: p.counts.Packets, Bytes: p.counts.Bytes, Renew: p.renew, Tags: p.tags.take()}
 	p.from = p.next
 	return r
 }

@@ -44,10 +44,12 @@ type service struct {
 	sessions []gk.SessionID
 	prekeys  map[string]bool // used
 	refuse   gkrp.Code       // answer to every HELLO
+	newest   gkrp.Version    // highest that it speaks
 	spoil    func(*gkrp.KeyEnvelope)
 
 	received []byte // clear payload, in order of arrival
 	indices  map[gk.Index]bool
+	tags     map[gk.Index][]byte // beginning of each packet's tag
 	last     gk.Index
 	firsts   map[gk.Epoch]gk.Index
 	done     []gk.Event
@@ -63,7 +65,7 @@ func newService(t *testing.T, w *world, m *bus.Memory, timing gkrp.Timing) *serv
 	s := &service{
 		t: t, w: w, courier: m.Courier(), timing: timing, scope: gkrp.Scope{Device: "cam-1", Stream: "cam-1"},
 		nonces: map[string]bool{}, keys: map[gk.Epoch]keyring.MediaKey{}, openers: map[gk.Epoch]*media.Opener{},
-		known: map[gk.SessionID]bool{}, prekeys: map[string]bool{}, indices: map[gk.Index]bool{}, firsts: map[gk.Epoch]gk.Index{},
+		known: map[gk.SessionID]bool{}, prekeys: map[string]bool{}, indices: map[gk.Index]bool{}, tags: map[gk.Index][]byte{}, newest: gkrp.CurrentVersion, firsts: map[gk.Epoch]gk.Index{},
 	}
 	s.timing.Retry, s.timing.RetryMax = 100*time.Millisecond, time.Second
 	s.timing.CloseAfter, s.timing.Linger = 30*time.Second, time.Second
@@ -161,8 +163,12 @@ func (s *service) receive(topic string, wire []byte) {
 			s.known[m.Session] = true
 			s.sessions = append(s.sessions, m.Session)
 			s.ssrc++
+			version, ok := gkrp.ChooseVersion(m.Versions, gkrp.MinVersion, s.newest)
+			if !ok {
+				s.t.Errorf("versions %v offered", m.Versions)
+			}
 			var fx []gkrp.Effect
-			s.session, fx = gkrp.Begin(time.Now(), gkrp.Record{SSRC: s.ssrc, Transports: []gk.TransportID{"t1"}, Suite: gkrp.SuiteMLKEM768X25519}, in, s.timing)
+			s.session, fx = gkrp.Begin(time.Now(), gkrp.Record{SSRC: s.ssrc, Version: version, Transports: []gk.TransportID{"t1"}, Suite: gkrp.SuiteMLKEM768X25519}, in, s.timing)
 			s.execute(fx)
 			s.rearm()
 			return
@@ -251,6 +257,9 @@ func (s *service) release(f gkrp.Release) {
 		s.t.Errorf("prekey of session %s, used before: %v", p.Session, s.prekeys[string(p.Public)])
 	}
 	s.prekeys[string(p.Public)] = true
+	if f.Epoch == 0 {
+		f.Epoch = f.After + 1
+	}
 	k, ok := s.keys[f.Epoch]
 	if !ok {
 		if k, err = keyring.NewMediaKey(nil); err != nil {
@@ -301,6 +310,7 @@ func (s *service) Send(pkts [][]byte) (int, error) {
 		}
 		s.last = o.Index
 		s.indices[o.Index] = true
+		s.tags[o.Index] = bytes.Clone(pkt[len(pkt)-media.Overhead:][:gkrp.TagPrefix])
 		if first, ok := s.firsts[e]; ok && o.Index < first {
 			s.t.Errorf("index %d under epoch %d, which begins at %d", o.Index, e, first)
 		}

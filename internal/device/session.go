@@ -78,7 +78,7 @@ type stream struct {
 	dial   dialer
 
 	inbox  chan []byte
-	broke  chan struct{} // the source broke off: a report is due at once
+	hurry  chan struct{} // a report is due at once: the source broke off, or the report is filling up
 	ended  chan error    // the source's end
 	high   chan gk.Epoch // epochs to write down
 	mem    gk.Epoch      // high-water mark of this run
@@ -91,7 +91,7 @@ func newStream(a *Agent, c StreamConfig, signer gkrp.Signer, kms gkrp.Verifier) 
 	return &stream{
 		agent: a, id: c.ID, source: c.Source, path: newPacketPath(c.Tap), signer: signer, kms: kms,
 		kid:   gkrp.KeyID(a.cfg.Identity.Key.Public().(ed25519.PublicKey)),
-		inbox: make(chan []byte, inboxSize), broke: make(chan struct{}, 1), ended: make(chan error, 1), high: make(chan gk.Epoch, 1),
+		inbox: make(chan []byte, inboxSize), hurry: make(chan struct{}, 1), ended: make(chan error, 1), high: make(chan gk.Epoch, 1),
 	}
 }
 
@@ -164,10 +164,9 @@ func (s *stream) media(ctx context.Context) error {
 		if err := s.source.Read(ctx, &b); err != nil {
 			return err
 		}
-		s.path.send(time.Now(), &b)
-		if b.Break != "" {
+		if s.path.send(time.Now(), &b) {
 			select {
-			case s.broke <- struct{}{}:
+			case s.hurry <- struct{}{}:
 			default:
 			}
 		}
@@ -260,7 +259,7 @@ func (s *stream) newSession(payload gkrp.Payload, limit *rate.Limiter) (*session
 	}
 	x.dev, x.effects = gkrp.NewDevice(time.Now(), gkrp.Hello{
 		Device: cfg.Identity.Device, Stream: s.id, Session: id,
-		Versions: []gkrp.Version{gkrp.CurrentVersion}, Suites: []gkrp.Suite{gkrp.SuiteMLKEM768X25519},
+		Versions: []gkrp.Version{gkrp.Version0, gkrp.Version1}, Suites: []gkrp.Suite{gkrp.SuiteMLKEM768X25519},
 		Payload: payload, HighWater: floor, Prekeys: prekeys, Software: cfg.Software,
 	}, retryFirst, retryMost)
 	s.lastID.Store(&id)
@@ -286,7 +285,7 @@ func (x *session) hold(ctx context.Context) (bool, error) {
 			x.hear(wire)
 		case <-timer.C:
 			x.step(gkrp.Tick{})
-		case <-x.broke:
+		case <-x.hurry:
 			x.sent()
 		case err := <-x.ended:
 			return false, x.finish(ctx, err)
@@ -484,10 +483,10 @@ func (x *session) send(m gkrp.Message) {
 // start prepares the way to the session's transports. Packets go to each of them.
 func (x *session) start(ctx context.Context, f gkrp.Start) {
 	x.keys.ssrc = f.SSRC
-	x.link = &link{ssrc: f.SSRC, payload: x.payload, reject: time.Duration(f.Policy.RejectAfterS) * time.Second}
+	x.link = &link{ssrc: f.SSRC, payload: x.payload, reject: time.Duration(f.Policy.RejectAfterS) * time.Second, tags: f.Policy.Tags}
 	x.missing = f.Transports
 	x.resolve(ctx)
-	x.log("session accepted", "ssrc", fmt.Sprintf("%08x", f.SSRC), "transports", f.Transports)
+	x.log("session accepted", "version", f.Version, "ssrc", fmt.Sprintf("%08x", f.SSRC), "transports", f.Transports)
 }
 
 // resolve looks up the transports that have no address yet.

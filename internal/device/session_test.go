@@ -134,6 +134,59 @@ func TestWholeStreamOverManyRotations(t *testing.T) {
 	})
 }
 
+// Where the service asks for it and both speak version 1, the reports list every
+// packet that was sent, by index and tag, whatever the epoch.
+func TestReportsListEveryPacket(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		newest gkrp.Version
+		asked  bool
+		want   bool
+	}{
+		{"asked for", gkrp.Version1, true, true},
+		{"not asked for", gkrp.Version1, false, false},
+		{"asked by a service of version 0", gkrp.Version0, true, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				data, src := clock(10 * time.Second)
+				w := newWorld(t)
+				r := &rig{t: t, w: w, bus: bus.NewMemory(), done: make(chan error, 1)}
+				r.svc = newService(t, w, r.bus, gkrp.Timing{Every: 700 * time.Millisecond, Policy: gkrp.Policy{ReportEveryMs: 1000, Tags: row.asked}})
+				r.svc.newest = row.newest
+				r.begin(src, nil)
+				defer r.close()
+				if err := r.wait(); err != nil {
+					t.Fatal(err)
+				}
+				if !r.svc.equalReceived(data) {
+					t.Fatalf("%d bytes arrived of %d, or they differ", len(r.svc.received), len(data))
+				}
+				listed := map[gk.Index][]byte{}
+				for _, rep := range r.svc.reports {
+					for i := 0; i < len(rep.Tags); i += gkrp.TagPrefix {
+						listed[rep.From+gk.Index(i/gkrp.TagPrefix)] = rep.Tags[i : i+gkrp.TagPrefix]
+					}
+				}
+				if !row.want {
+					if len(listed) > 0 {
+						t.Errorf("%d packets are listed", len(listed))
+					}
+					return
+				}
+				if len(listed) != len(r.svc.tags) || len(listed) == 0 {
+					t.Errorf("%d packets are listed, %d arrived", len(listed), len(r.svc.tags))
+				}
+				for i, tag := range r.svc.tags {
+					if !bytes.Equal(listed[i], tag) {
+						t.Fatalf("index %d has tag %x, the report says %x", i, tag, listed[i])
+					}
+				}
+			})
+		})
+	}
+}
+
 // Hundreds of rotations over a broker that loses, doubles, delays and damages:
 // every one completes, and not a byte of media is touched.
 func TestRotationsOverABadBroker(t *testing.T) {

@@ -35,6 +35,8 @@ func (st *stream) execute(effects []gkrp.Of) {
 			st.switchAt(x, fx)
 		case gkrp.Activate:
 			st.activate(x, fx)
+		case gkrp.Reported:
+			st.reported(fx.Report)
 		case gkrp.Tell:
 			st.tell(x, fx.Event)
 		case gkrp.Close:
@@ -130,6 +132,17 @@ func (st *stream) switchAt(x *gkrp.Session, fx gkrp.Switch) {
 				_, _ = bus.TransportSwitch.Do(ctx, st.svc.conn, string(id), req)
 			}
 		})
+	}
+}
+
+// reported hands a device's report on to who compares it with what arrived.
+func (st *stream) reported(r *gkrp.Report) {
+	err := bus.DeviceReports.Tell(st.svc.conn, bus.DeviceReport{
+		Stream: st.id, Session: r.Session, Number: r.Number, Epoch: r.Epoch,
+		From: r.From, To: r.To, Packets: r.Packets, Bytes: r.Bytes, Tags: r.Tags,
+	})
+	if err != nil {
+		st.svc.log.Warn("report was not handed on", "stream", st.id, "error", err)
 	}
 }
 

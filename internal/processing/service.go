@@ -39,6 +39,7 @@ type Config struct {
 	RejectAfter   time.Duration // the longest that a key may be used
 	AllowX25519   bool          // accept devices that offer only the classical suite
 	MinVersion    gkrp.Version  // lowest minor version of the protocol that is accepted
+	ReportTags    bool          // ask devices that can for the tag of every packet in their reports
 	Urgent        gkrp.Budget   // rotations that evidence may cause, for each stream
 	UrgentSite    gkrp.Budget   // the same for all streams together
 }
@@ -53,6 +54,7 @@ func Defaults() Config {
 		ReportEvery:   time.Second,
 		RejectAfter:   24 * time.Hour,
 		MinVersion:    gkrp.MinVersion,
+		ReportTags:    true,
 		Urgent:        gkrp.Budget{Burst: 6, Every: 10 * time.Minute},
 		UrgentSite:    gkrp.Budget{Burst: 60, Every: 10 * time.Second},
 	}
@@ -262,7 +264,7 @@ func (s *Service) timing(transports []gk.TransportID) gkrp.Timing {
 	t := gkrp.Timing{
 		Every: s.cfg.RotateEvery, Packets: s.cfg.RotatePackets,
 		Retry: retryFirst, RetryMax: retryMax, CloseAfter: candidateLife, Linger: lingerAfterBye,
-		Policy:    gkrp.Policy{ReportEveryMs: uint32(s.cfg.ReportEvery.Milliseconds()), RejectAfterS: uint32(s.cfg.RejectAfter.Seconds())},
+		Policy:    gkrp.Policy{ReportEveryMs: uint32(s.cfg.ReportEvery.Milliseconds()), RejectAfterS: uint32(s.cfg.RejectAfter.Seconds()), Tags: s.cfg.ReportTags},
 		Addresses: map[gk.TransportID]string{},
 	}
 	s.mu.Lock()

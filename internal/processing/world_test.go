@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"log/slog"
@@ -313,6 +314,7 @@ type fakeDevice struct {
 	high     gk.Epoch
 	epoch    gk.Epoch
 	index    gk.Index
+	reported gk.Index // index after the last one reported
 	prekeys  int
 	sent     uint64
 	unopened int
@@ -463,7 +465,12 @@ func (d *fakeDevice) execute(effects []gkrp.Effect) {
 			c := confirmOf(d.scope.Stream, d.session, fx.Epoch)
 			d.execute(d.d.Step(time.Now(), gkrp.Installed{Epoch: fx.Epoch, Confirm: c[:], First: d.index + 1, Prekeys: [][]byte{d.prekey()}}))
 		case gkrp.WantReport:
-			d.execute(d.d.Step(time.Now(), gkrp.Sent{Report: gkrp.Report{To: d.index + 1, Packets: d.sent}}))
+			r := gkrp.Report{From: d.reported, To: d.index + 1, Packets: d.sent}
+			for i := r.From; i < r.To; i++ {
+				r.Tags = binary.BigEndian.AppendUint32(r.Tags, uint32(i))
+			}
+			d.reported = r.To
+			d.execute(d.d.Step(time.Now(), gkrp.Sent{Report: r}))
 		case gkrp.WantPrekeys:
 			var keys [][]byte
 			for range gkrp.MaxPrekeys {
