@@ -80,7 +80,7 @@ func (s *Service) assign(_ context.Context, req bus.AssignRequest) (bus.Empty, e
 		s.forget(st.candidate)
 	}
 	st.candidate = &session{
-		stream: st, id: req.Session, ssrc: req.SSRC, payload: req.Payload, last: time.Now(),
+		stream: st, id: req.Session, ssrc: req.SSRC, payload: req.Payload, last: s.cfg.Host.Now(),
 		keys: slots{times: keyTimes{
 			grace: s.cfg.Latency + s.cfg.RoundTrip, watch: s.cfg.WatchFor, proofLife: s.cfg.ProofLife, life: s.cfg.KeyLife,
 		}},
@@ -106,7 +106,7 @@ func (s *Service) arm(_ context.Context, req bus.ArmRequest) (bus.Empty, error) 
 	if req.Near != 0 {
 		open.Hint(req.Near)
 	}
-	now := time.Now()
+	now := s.cfg.Host.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ses, err := s.obeySession(req.Stream, req.Session, req.Term)
@@ -185,7 +185,7 @@ func (s *Service) takeOver(ses *session) {
 
 // begin tells where an epoch begins, and where the device is.
 func (s *Service) begin(_ context.Context, req bus.SwitchRequest) (bus.Empty, error) {
-	now := time.Now()
+	now := s.cfg.Host.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ses, err := s.obeySession(req.Stream, req.Session, req.Term)
@@ -235,7 +235,7 @@ func (s *Service) forget(ses *session) {
 	ses.lost += ses.order.drain(func(u unit) { s.deliverHeld(ses, u) })
 	s.fanOut()
 	ses.keys.clear()
-	s.wipeDropped(ses, time.Now())
+	s.wipeDropped(ses, s.cfg.Host.Now())
 	delete(s.routes, ses.ssrc)
 	st := ses.stream
 	if st.current == ses {

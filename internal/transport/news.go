@@ -46,7 +46,7 @@ func (s *Service) say(err error) {
 func (s *Service) tell(e gk.Event) {
 	e.Service = "transport/" + string(s.cfg.ID)
 	if e.At.IsZero() {
-		e.At = time.Now()
+		e.At = s.cfg.Host.Now()
 	}
 	s.say(bus.Events.Tell(s.conn, e))
 }

@@ -42,7 +42,7 @@ func (s *Service) receive() error {
 		if err != nil {
 			return fmt.Errorf("media: %w", err)
 		}
-		s.process(batch, time.Now())
+		s.process(batch, s.cfg.Host.Now())
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/host"
 	"github.com/gaitkeeper/gaitkeeper/internal/keyring"
 	"github.com/gaitkeeper/gaitkeeper/internal/media"
 	"golang.org/x/sync/errgroup"
@@ -44,6 +45,10 @@ type Config struct {
 	// Tap, if set, is called with every packet in the order of delivery. It must
 	// be fast, and must not keep payload.
 	Tap func(stream gk.StreamID, index gk.Index, payload []byte)
+
+	// What a simulation replaces; the zero values are the real things.
+	Host host.Host
+	KEM  keyring.KEM
 }
 
 // Defaults are the values that a Config starts from.
@@ -87,7 +92,7 @@ type Service struct {
 	kms      gkrp.Verifier
 	log      *slog.Logger
 	sock     *media.UDPSocket
-	receiver keyring.ReceiverKey
+	receiver keyring.Receiver
 	here     bus.TransportAnnouncement
 	notices  chan func()
 
@@ -106,10 +111,29 @@ type Service struct {
 // New makes the service and opens its socket. It fails with an error that names
 // the address when that is in use, and one that names the output when it is wrong.
 func New(cfg Config, conn bus.Conn, id Identity, log *slog.Logger) (*Service, error) {
+	s, err := newService(cfg, conn, id, log)
+	if err != nil {
+		return nil, err
+	}
+	if s.sock, err = media.ListenUDP(cfg.Listen, media.SocketOptions{ReceiveBuffer: cfg.ReceiveBuffer}); err != nil {
+		return nil, fmt.Errorf("transport: %w", err)
+	}
+	s.here.Address = s.advertised()
+	return s, nil
+}
+
+// newService is New without a socket.
+func newService(cfg Config, conn bus.Conn, id Identity, log *slog.Logger) (*Service, error) {
+	if cfg.Host == nil {
+		cfg.Host = host.Real{}
+	}
+	if cfg.KEM == nil {
+		cfg.KEM = keyring.HPKE{}
+	}
 	if _, err := gk.ParseTransportID(string(cfg.ID)); err != nil {
 		return nil, err
 	}
-	receiver, err := keyring.GenerateReceiverKey(uint16(gkrp.SuiteMLKEM768X25519))
+	receiver, err := cfg.KEM.Generate(uint16(gkrp.SuiteMLKEM768X25519))
 	if err != nil {
 		return nil, err
 	}
@@ -119,20 +143,16 @@ func New(cfg Config, conn bus.Conn, id Identity, log *slog.Logger) (*Service, er
 	if err != nil {
 		return nil, fmt.Errorf("transport: sign receiver key: %w", err)
 	}
-	sock, err := media.ListenUDP(cfg.Listen, media.SocketOptions{ReceiveBuffer: cfg.ReceiveBuffer})
-	if err != nil {
-		return nil, fmt.Errorf("transport: %w", err)
-	}
 	s := &Service{
-		cfg: cfg, conn: conn, kms: id.KMS, log: log, sock: sock, receiver: receiver,
+		cfg: cfg, conn: conn, kms: id.KMS, log: log, receiver: receiver,
 		notices: make(chan func(), maxNotices),
 		streams: map[gk.StreamID]*stream{},
 		routes:  map[uint32]*session{},
 	}
 	s.here = bus.TransportAnnouncement{
 		TransportReceiver: bus.TransportReceiver{Transport: cfg.ID, Key: signed, Certificate: id.Certificate},
-		Address:           s.advertised(),
-		Started:           time.Now(),
+		Address:           cfg.Advertise,
+		Started:           cfg.Host.Now(),
 	}
 	return s, nil
 }
