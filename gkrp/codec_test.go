@@ -47,6 +47,7 @@ func examples() map[string]Message {
 		"up ack":      &Ack{Stream: "cam-1", Session: testSession, Epoch: 42, GrantHash: hash, Confirm: hash, First: 1 << 20, Prekeys: [][]byte{{3}}},
 		"up report":   &Report{Stream: "cam-1", Session: testSession, Number: 9, Epoch: 42, From: 5, To: 70, Packets: 65, Bytes: 85540},
 		"down reject": &Reject{Session: testSession, Regarding: hash, Code: CodeUnsupportedVersion, Text: "no", Supported: []Version{0}, RetryAfter: 400},
+		"up reject":   &Reject{Session: testSession, Regarding: hash, Code: CodeCannotOpen},
 		"up refill":   &Refill{Stream: "cam-1", Session: testSession, Prekeys: [][]byte{{4}}},
 		"down refill": &Refill{Stream: "cam-1", Session: testSession},
 		"down stop":   &Stop{Session: testSession, Code: CodeRevoked, Text: "revoked"},

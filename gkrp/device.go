@@ -31,6 +31,7 @@ type Device struct {
 	installing gk.Epoch
 	acks       []*Ack // of the newest epochs, oldest first: a repeated GRANT gets its ACK again
 	hashes     map[gk.Epoch][]byte
+	sent       [][]byte // hashes of what was sent last in this stage: only that can be answered
 	over       bool
 }
 
@@ -44,8 +45,10 @@ const (
 	DeviceRunning
 )
 
-// keptAcks is how many ACKs a device keeps for repetition.
-const keptAcks = 16
+const (
+	keptAcks = 16 // ACKs that a device keeps for repetition
+	keptSent = 16 // messages that a service's answer may regard
+)
 
 // The inputs of a [Device], besides [Tick] and [Heard].
 type (
@@ -152,8 +155,10 @@ func (d *Device) Step(now time.Time, in Input) []Effect {
 		return d.installed(now, in)
 	case InstallFailed:
 		if d.installing == in.Epoch {
-			d.installing = 0 // the service repeats its GRANT; a damaged one is not worth more
+			h := d.hashes[in.Epoch]
+			d.installing = 0
 			delete(d.hashes, in.Epoch)
+			return []Effect{Send{&Reject{Session: d.hello.Session, Regarding: h, Code: CodeCannotOpen}}}
 		}
 	case Sent:
 		if d.current != 0 {
@@ -163,7 +168,7 @@ func (d *Device) Step(now time.Time, in Input) []Effect {
 			}
 			d.number++
 			r.Stream, r.Session, r.Number, r.Epoch = d.hello.Stream, d.hello.Session, d.number, d.current
-			return []Effect{Send{&r}}
+			return []Effect{d.send(&r)}
 		}
 	case Finish:
 		d.over = true
@@ -178,18 +183,30 @@ func (d *Device) Step(now time.Time, in Input) []Effect {
 func (d *Device) push(now time.Time) []Effect {
 	d.retry.next(now, d.timing)
 	h := d.hello
-	return []Effect{Send{&h}}
+	return []Effect{d.send(&h)}
+}
+
+// send sends a message and remembers it: an old answer that a broker kept can
+// then be told from one to what was sent just now.
+func (d *Device) send(m Message) Effect {
+	if h := Hash(must(Encode(m))); !d.isAnswer(h) {
+		d.sent = append(d.sent, h)
+	}
+	if len(d.sent) > keptSent {
+		d.sent = slices.Delete(d.sent, 0, 1)
+	}
+	return Send{m}
+}
+
+// isAnswer reports whether hash names a message that was sent lately.
+func (d *Device) isAnswer(hash []byte) bool {
+	return slices.ContainsFunc(d.sent, func(h []byte) bool { return bytes.Equal(h, hash) })
 }
 
 func (d *Device) heard(now time.Time, in Heard) []Effect {
 	switch m := in.Message.(type) {
 	case *Challenge:
-		if d.stage == DeviceRunning || m.Session != d.hello.Session {
-			return nil
-		}
-		first := d.hello
-		first.Nonce = nil
-		if !bytes.Equal(m.HelloHash, Hash(must(Encode(&first)))) {
+		if d.stage == DeviceRunning || m.Session != d.hello.Session || !d.isAnswer(m.HelloHash) || bytes.Equal(m.Nonce, d.hello.Nonce) {
 			return nil
 		}
 		d.stage = DeviceProving
@@ -235,7 +252,7 @@ func (d *Device) welcomed(now time.Time, w *Welcome) []Effect {
 	}
 	var fx []Effect
 	if d.stage != DeviceRunning {
-		d.stage, d.policy = DeviceRunning, w.Policy.For(w.Version)
+		d.stage, d.policy, d.sent = DeviceRunning, w.Policy.For(w.Version), nil
 		fx = append(fx, Start{w.SSRC, w.Transports, d.policy, w.Version, w.Suite})
 	}
 	return append(fx, d.granted(g, w.Grant)...)
@@ -249,7 +266,7 @@ func (d *Device) granted(g *Grant, payload []byte) []Effect {
 	d.term = g.Term
 	for _, a := range d.acks {
 		if a.Epoch == g.Epoch {
-			return []Effect{Send{a}}
+			return []Effect{d.send(a)}
 		}
 	}
 	if g.Epoch <= d.current || g.Epoch == d.installing {
@@ -277,11 +294,11 @@ func (d *Device) installed(now time.Time, in Installed) []Effect {
 	if d.reportAt.IsZero() {
 		d.reportAt = now.Add(d.reportEvery())
 	}
-	return []Effect{Send{a}}
+	return []Effect{d.send(a)}
 }
 
 func (d *Device) rejected(now time.Time, r *Reject) []Effect {
-	if r.Session != d.hello.Session {
+	if r.Session != d.hello.Session || !d.isAnswer(r.Regarding) {
 		return nil
 	}
 	if r.Code.Final() || d.stage == DeviceRunning {

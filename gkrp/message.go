@@ -64,7 +64,7 @@ const (
 	TypeGrant     Type = "grant"     // down
 	TypeAck       Type = "ack"       // up
 	TypeReport    Type = "report"    // up
-	TypeReject    Type = "reject"    // down
+	TypeReject    Type = "reject"    // both: a HELLO or a message of an unknown session; a GRANT that does not open
 	TypeRefill    Type = "refill"    // both: asks for prekeys, brings prekeys
 	TypeStop      Type = "stop"      // down
 	TypeBye       Type = "bye"       // up
@@ -117,7 +117,7 @@ type Hello struct {
 // Challenge gives the nonce that the next [Hello] must carry.
 type Challenge struct {
 	Session   gk.SessionID `cbor:"1,keyasint"`
-	HelloHash []byte       `cbor:"2,keyasint"` // SHA-256 of the HELLO's payload
+	HelloHash []byte       `cbor:"2,keyasint"` // SHA-256 of the payload of the HELLO that it answers
 	Nonce     []byte       `cbor:"3,keyasint"` // 16 to 32 bytes
 }
 
@@ -205,6 +205,7 @@ const (
 	CodeEpochJump          Code = "epoch-jump"
 	CodeUnavailable        Code = "unavailable" // a service is not there; try again later
 	CodeMalformed          Code = "malformed"
+	CodeCannotOpen         Code = "cannot-open" // up: the prekey that a GRANT is sealed to is not there any more
 )
 
 // Final reports whether asking again in the same way can never help.
@@ -219,7 +220,7 @@ func (c Code) Final() bool {
 // Reject refuses what a device asked.
 type Reject struct {
 	Session    gk.SessionID `cbor:"1,keyasint"`
-	Regarding  []byte       `cbor:"2,keyasint,omitempty"` // SHA-256 of the refused message's payload
+	Regarding  []byte       `cbor:"2,keyasint,omitempty"` // SHA-256 of the refused message's payload; a device ignores a REJECT of what it did not send lately
 	Code       Code         `cbor:"3,keyasint"`
 	Text       string       `cbor:"4,keyasint,omitempty"`
 	Supported  []Version    `cbor:"5,keyasint,omitempty"`
@@ -278,14 +279,14 @@ func newMessage(t Type, d Direction) Message {
 		return &Bye{}
 	case key{TypeRefill, Up}, key{TypeRefill, Down}:
 		return &Refill{}
+	case key{TypeReject, Up}, key{TypeReject, Down}:
+		return &Reject{}
 	case key{TypeChallenge, Down}:
 		return &Challenge{}
 	case key{TypeWelcome, Down}:
 		return &Welcome{}
 	case key{TypeGrant, Down}:
 		return &Grant{}
-	case key{TypeReject, Down}:
-		return &Reject{}
 	case key{TypeStop, Down}:
 		return &Stop{}
 	}

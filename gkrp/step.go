@@ -523,6 +523,11 @@ func (s *Session) heard(now time.Time, in Heard) []Effect {
 		if s.rot == nil && s.wants != "" && len(s.Prekeys) > proofReserve {
 			return s.rotate(now, s.wants, s.Record.Epoch)
 		}
+	case *Reject:
+		// Sealed once more, to the next prekey, after the pause that is due anyway.
+		if r := s.rot; r != nil && r.stage == StageGranting && m.Code == CodeCannotOpen && bytes.Equal(m.Regarding, r.hash) {
+			r.stage, r.prekey = StageReleasing, nil
+		}
 	case *Bye:
 		if !s.Record.Ended {
 			s.Record.Ended = true

@@ -176,6 +176,26 @@ func TestAcksThatDoNotFit(t *testing.T) {
 	}
 }
 
+func TestGrantThatDoesNotOpenIsSealedToTheNextPrekey(t *testing.T) {
+	s := begun(t, t0)
+	s.Step(t0, Rotate{Reason: gk.ReasonOperator})
+	s.Step(t0, Recorded{gk.ReasonOperator})
+	s.Step(t0, released(6))
+	s.Step(t0, Armed{"t1", 6})
+	s.Step(t0, Armed{"t2", 6})
+	used, hash := s.rot.prekey, s.rot.hash
+	want(t, "another grant", s.Step(t0, Heard{Message: &Reject{Session: testSession, Regarding: []byte{1}, Code: CodeCannotOpen}}), "")
+	if s.rot.stage != StageGranting {
+		t.Fatal("a refusal of another grant was taken")
+	}
+	want(t, "refused", s.Step(t0, Heard{Message: &Reject{Session: testSession, Regarding: hash, Code: CodeCannotOpen}}), "")
+	fx := s.Step(s.Deadline(), Tick{})
+	want(t, "sealed anew", fx, "release(6)")
+	if bytes.Equal(fx[0].(Release).Prekey, used) {
+		t.Error("sealed to the same prekey")
+	}
+}
+
 func TestEveryStageAsksAgain(t *testing.T) {
 	late := func(s *Session) []Effect { return s.Step(s.Deadline(), Tick{}) }
 	s := begun(t, t0)

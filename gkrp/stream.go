@@ -205,7 +205,7 @@ func (s *Stream) message(now time.Time, h Heard) []Of {
 			return s.step(now, x, h)
 		}
 	}
-	if h.Message.Type() == TypeBye {
+	if t := h.Message.Type(); t == TypeBye || t == TypeReject {
 		return nil
 	}
 	return s.reject(id, h, CodeUnknownSession, "this session is not known here: start a new one", 0)
@@ -220,6 +220,8 @@ func sessionOf(m Message) gk.SessionID {
 	case *Report:
 		return m.Session
 	case *Refill:
+		return m.Session
+	case *Reject:
 		return m.Session
 	case *Bye:
 		return m.Session
@@ -269,13 +271,8 @@ func (s *Stream) hello(now time.Time, m *Hello, in From) []Of {
 		return s.reject(m.Session, in.Heard, CodeUnsupportedSuite, "MLKEM768X25519 is asked for; the classical suite only where the operator allows it", 0)
 	}
 	if !s.fresh(now, m) {
-		first := *m
-		first.Nonce = nil
-		payload := in.Payload
-		if m.Nonce != nil { // a nonce that expired: challenge the HELLO that it was added to
-			payload = must(Encode(&first))
-		}
-		return []Of{{nil, Send{&Challenge{Session: m.Session, HelloHash: Hash(payload), Nonce: s.nonce(s.stretch(now), m)}}}}
+		// Also where the nonce expired: the device then proves itself with the new one.
+		return []Of{{nil, Send{&Challenge{Session: m.Session, HelloHash: Hash(in.Payload), Nonce: s.nonce(s.stretch(now), m)}}}}
 	}
 	if c := s.candidate; c != nil && c.Record.Session == m.Session {
 		return s.step(now, c, in.Heard)
