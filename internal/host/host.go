@@ -23,6 +23,20 @@ type Host interface {
 	// is room. It returns ctx's error if ctx ends before. Whoever takes it out
 	// again releases the token.
 	Acquire(ctx context.Context, token chan struct{}) error
+	// Loop makes a [Loop] with room for size things that wait.
+	Loop(size int) Loop
+}
+
+// Loop runs one thing after another, in the order in which they came.
+type Loop interface {
+	// Post has f run. It waits while the loop is full, and gives up when ctx ends.
+	Post(ctx context.Context, f func())
+	// Offer is Post, but for a loop that is full: then it does nothing and is false.
+	Offer(f func()) bool
+	// Run runs what was posted, and tick whenever the time that deadline gives has
+	// come; a zero time never comes. deadline and tick may be nil. It is called
+	// once, by [Host.Go]; Real returns when ctx ends.
+	Run(ctx context.Context, deadline func() time.Time, tick func())
 }
 
 // Real is the machine that the process runs on.
@@ -49,6 +63,49 @@ func (Real) Sleep(ctx context.Context, d time.Duration) error {
 // WithTimeout is [context.WithTimeout].
 func (Real) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, d)
+}
+
+// Loop implements [Host].
+func (Real) Loop(size int) Loop { return realLoop(make(chan func(), size)) }
+
+type realLoop chan func()
+
+func (l realLoop) Post(ctx context.Context, f func()) {
+	select {
+	case l <- f:
+	case <-ctx.Done():
+	}
+}
+
+func (l realLoop) Offer(f func()) bool {
+	select {
+	case l <- f:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l realLoop) Run(ctx context.Context, deadline func() time.Time, tick func()) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		if deadline == nil {
+			timer.Stop()
+		} else if d := deadline(); d.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(d))
+		}
+		select {
+		case f := <-l:
+			f()
+		case <-timer.C:
+			tick()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Acquire implements [Host].

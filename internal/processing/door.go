@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/host"
 
 	"golang.org/x/time/rate"
 )
@@ -26,7 +28,8 @@ const (
 // door is what every message from a broker passes before anything believes it.
 type door struct {
 	s       *Service
-	queue   chan knock
+	workers []host.Loop
+	next    atomic.Uint32 // worker to be given the next message
 	mu      sync.Mutex
 	devices map[gk.DeviceID]*enrolled
 	unknown *rate.Limiter
@@ -46,10 +49,14 @@ type enrolled struct {
 }
 
 func newDoor(s *Service) *door {
-	return &door{
-		s: s, queue: make(chan knock, doorQueue), devices: map[gk.DeviceID]*enrolled{},
+	d := &door{
+		s: s, devices: map[gk.DeviceID]*enrolled{},
 		unknown: rate.NewLimiter(unknownRate, unknownRate),
 	}
+	for range doorWorkers {
+		d.workers = append(d.workers, s.cfg.Host.Loop(doorQueue/doorWorkers))
+	}
+	return d
 }
 
 // knock takes a message from the broker's goroutine; a full queue drops it, and
@@ -58,27 +65,13 @@ func (d *door) knock(topic string, payload []byte) {
 	if len(payload) > gkrp.MaxReport {
 		return
 	}
-	select {
-	case d.queue <- knock{topic, payload}:
-	default:
-	}
+	d.workers[d.next.Add(1)%doorWorkers].Offer(func() { d.open(d.s.ctx, knock{topic, payload}) })
 }
 
-func (d *door) run(ctx context.Context) {
-	var wg sync.WaitGroup
-	for range doorWorkers {
-		wg.Go(func() {
-			for {
-				select {
-				case k := <-d.queue:
-					d.open(ctx, k)
-				case <-ctx.Done():
-					return
-				}
-			}
-		})
+func (d *door) run() {
+	for _, w := range d.workers {
+		d.s.beside(func() { w.Run(d.s.ctx, nil, nil) })
 	}
-	wg.Wait()
 }
 
 // open lets a message in if it is small, expected, of an enrolled device and
@@ -131,28 +124,28 @@ func (d *door) allow(dev *enrolled, id gk.StreamID) bool {
 		if len(dev.rates) > len(dev.Streams)+1 { // topics of streams that the device does not have share one rate
 			id = ""
 			if l = dev.rates[id]; l != nil {
-				return l.Allow()
+				return l.AllowN(d.s.now(), 1)
 			}
 		}
 		l = rate.NewLimiter(topicRate, topicBurst)
 		dev.rates[id] = l
 	}
-	return l.Allow()
+	return l.AllowN(d.s.now(), 1)
 }
 
 // lookup gives the enrolment record of a device, or nil when it has none.
 func (d *door) lookup(ctx context.Context, id gk.DeviceID) *enrolled {
-	now := time.Now()
+	now := d.s.now()
 	d.mu.Lock()
 	dev := d.devices[id]
 	d.mu.Unlock()
 	if dev != nil && now.Sub(dev.fetched) < recordMaxAge {
 		return dev
 	}
-	if dev == nil && !d.unknown.Allow() {
+	if dev == nil && !d.unknown.AllowN(now, 1) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := d.s.cfg.Host.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	r, err := bus.KMSDevice.Do(ctx, d.s.conn, bus.KMSDeviceRequest{Device: id})
 	if err != nil {
@@ -164,7 +157,7 @@ func (d *door) lookup(ctx context.Context, id gk.DeviceID) *enrolled {
 		}
 		return dev // the key management service is away: what was known holds
 	}
-	v, err := gkrp.NewVerifier(r.Public)
+	v, err := d.s.cfg.Verifier(r.Public)
 	if err != nil {
 		d.s.log.Error("enrolment record has no usable key", "device", id, "error", err)
 		return nil

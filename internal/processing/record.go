@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
@@ -28,9 +27,9 @@ type writer struct {
 	st   *stream
 	mu   sync.Mutex
 	next *pendingWrite
-	wake chan struct{}
+	busy bool // drain runs
 
-	revision uint64 // of the record; 0 where there is none; touched by run alone
+	revision uint64 // of the record; 0 where there is none; touched by drain alone
 }
 
 type pendingWrite struct {
@@ -39,34 +38,32 @@ type pendingWrite struct {
 }
 
 func newWriter(st *stream, revision uint64) *writer {
-	return &writer{st: st, wake: make(chan struct{}, 1), revision: revision}
+	return &writer{st: st, revision: revision}
 }
 
 func (w *writer) write(x *gkrp.Session, record gkrp.Record) {
 	w.mu.Lock()
 	w.next = &pendingWrite{x, record}
+	busy := w.busy
+	w.busy = true
 	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default:
+	if !busy {
+		w.st.svc.beside(w.drain)
 	}
 }
 
-func (w *writer) run() {
-	ctx := w.st.svc.ctx
+// drain writes until there is nothing newer.
+func (w *writer) drain() {
 	for {
-		select {
-		case <-w.wake:
-		case <-ctx.Done():
-			return
-		}
 		w.mu.Lock()
 		p := w.next
 		w.next = nil
+		w.busy = p != nil
 		w.mu.Unlock()
-		if p != nil {
-			w.store(ctx, p)
+		if p == nil {
+			return
 		}
+		w.store(w.st.svc.ctx, p)
 	}
 }
 
@@ -93,9 +90,7 @@ func (w *writer) store(ctx context.Context, p *pendingWrite) {
 			return
 		}
 		w.st.svc.log.Warn("record was not written; trying again", "stream", w.st.id, "error", err)
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
+		if w.st.svc.cfg.Host.Sleep(ctx, wait) != nil {
 			return
 		}
 		w.mu.Lock()
@@ -112,7 +107,7 @@ var errFenced = errors.New("the record is of a later term")
 
 // put writes over the revision that this writer wrote last.
 func (w *writer) put(ctx context.Context, key string, value []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := w.st.svc.cfg.Host.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	records := w.st.svc.records
 	var rev uint64

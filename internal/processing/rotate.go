@@ -3,7 +3,6 @@ package processing
 import (
 	"context"
 	"errors"
-	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
@@ -191,8 +190,8 @@ func (st *stream) over(x *gkrp.Session) {
 
 // call runs f beside the stream's goroutine, with a deadline.
 func (st *stream) call(f func(ctx context.Context)) {
-	st.svc.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(st.svc.ctx, callTimeout)
+	st.svc.beside(func() {
+		ctx, cancel := st.svc.cfg.Host.WithTimeout(st.svc.ctx, callTimeout)
 		defer cancel()
 		f(ctx)
 	})
@@ -228,7 +227,7 @@ func (s *Service) sendPayload(scope gkrp.Scope, t gkrp.Type, payload []byte) {
 
 // tell announces an event of a session, and answers who waited for it.
 func (st *stream) tell(x *gkrp.Session, e gk.Event) {
-	e.Device, e.Stream, e.At = st.device, st.id, time.Now()
+	e.Device, e.Stream, e.At = st.device, st.id, st.svc.now()
 	if x != nil {
 		e.Session = x.Record.Session
 	}

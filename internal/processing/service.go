@@ -14,6 +14,7 @@ package processing
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ import (
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/host"
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
 )
 
@@ -42,6 +44,10 @@ type Config struct {
 	ReportTags    bool          // ask devices that can for the tag of every packet in their reports
 	Urgent        gkrp.Budget   // rotations that evidence may cause, for each stream
 	UrgentSite    gkrp.Budget   // the same for all streams together
+
+	// What a simulation replaces; the zero values are the real things.
+	Host     host.Host
+	Verifier func(ed25519.PublicKey) (gkrp.Verifier, error)
 }
 
 // Defaults are the values that a Config starts from.
@@ -103,6 +109,12 @@ const transportGoneAfter = 7 * time.Second
 // New makes the service. signer signs its messages to devices, and controller is
 // the key management service's statement for signer's key.
 func New(cfg Config, conn bus.Conn, courier bus.Courier, records store.KV, signer gkrp.Signer, controller []byte, log *slog.Logger) *Service {
+	if cfg.Host == nil {
+		cfg.Host = host.Real{}
+	}
+	if cfg.Verifier == nil {
+		cfg.Verifier = gkrp.NewVerifier
+	}
 	s := &Service{
 		cfg: cfg, conn: conn, courier: courier, records: records, signer: signer, controller: controller, log: log,
 		streams:    map[gk.StreamID]*stream{},
@@ -110,7 +122,7 @@ func New(cfg Config, conn bus.Conn, courier bus.Courier, records store.KV, signe
 		ssrcs:      map[uint32]gk.StreamID{},
 	}
 	s.protocol = gkrp.StreamConfig{
-		Timing: s.timing, Place: s.place, SSRC: s.newSSRC, Started: time.Now(),
+		Timing: s.timing, Place: s.place, SSRC: s.newSSRC, Started: cfg.Host.Now(),
 		SilentAfter: cfg.SilentAfter, BusyRetry: helloBusyRetry, MinVersion: cfg.MinVersion, AllowX25519: cfg.AllowX25519,
 		Urgent: cfg.Urgent, Site: &s.site,
 	}
@@ -130,16 +142,26 @@ func (s *Service) Run(ctx context.Context) error {
 		cancel()
 		s.wg.Wait()
 	}()
-	s.ctx = ctx
-	if err := s.raiseTerm(ctx); err != nil {
-		return fmt.Errorf("processing: fencing term: %w", err)
-	}
-	var subs []bus.Subscription
+	subs, err := s.Start(ctx)
 	defer func() {
 		for _, sub := range subs {
 			_ = sub.Close() // the connection goes with the process
 		}
 	}()
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// Start is the beginning of [Service.Run]: it takes up the recorded sessions and
+// answers, until ctx is done, over the subscriptions that it gives.
+func (s *Service) Start(ctx context.Context) (subs []bus.Subscription, err error) {
+	s.ctx = ctx
+	if err := s.raiseTerm(ctx); err != nil {
+		return nil, fmt.Errorf("processing: fencing term: %w", err)
+	}
 	hear := func(sub bus.Subscription, err error) error {
 		if err == nil {
 			subs = append(subs, sub)
@@ -152,26 +174,36 @@ func (s *Service) Run(ctx context.Context) error {
 		hear(bus.TransportStatus.Hear(s.conn, s.transportStatus)),
 		hear(bus.TransportProof.Hear(s.conn, s.transportProof)),
 	); err != nil {
-		return fmt.Errorf("processing: %w", err)
+		return subs, fmt.Errorf("processing: %w", err)
 	}
 	if err := s.recover(ctx); err != nil {
-		return fmt.Errorf("processing: recover sessions: %w", err)
+		return subs, fmt.Errorf("processing: recover sessions: %w", err)
 	}
 	d := newDoor(s)
-	s.wg.Go(func() { d.run(ctx) })
+	d.run()
 	if err := errors.Join(
 		hear(bus.ProcessingRotate.Serve(s.conn, s.serveRotate)),
 		hear(bus.ProcessingStreams.Serve(s.conn, s.serveStreams)),
 		hear(bus.ProcessingStop.Serve(s.conn, s.serveStop)),
 	); err != nil {
-		return fmt.Errorf("processing: %w", err)
+		return subs, fmt.Errorf("processing: %w", err)
 	}
 	if err := s.courier.Listen(gkrp.ServiceFilter(), d.knock); err != nil {
-		return fmt.Errorf("processing: %w", err)
+		return subs, fmt.Errorf("processing: %w", err)
 	}
 	s.tell(gk.Event{Kind: gk.EventServiceStarted})
-	<-ctx.Done()
-	return nil
+	return subs, nil
+}
+
+func (s *Service) now() time.Time { return s.cfg.Host.Now() }
+
+// beside runs f in a goroutine that Run waits for.
+func (s *Service) beside(f func()) {
+	s.wg.Add(1)
+	s.cfg.Host.Go(func() {
+		defer s.wg.Done()
+		f()
+	})
 }
 
 // raiseTerm takes the next fencing term: commands of an earlier instance that
@@ -221,7 +253,7 @@ func (s *Service) recover(ctx context.Context) error {
 				return
 			}
 			s.claimSSRC(r.SSRC, id)
-			st.execute(st.machine.Resume(time.Now(), r))
+			st.execute(st.machine.Resume(s.now(), r))
 		})
 	}
 	return nil
@@ -236,7 +268,7 @@ func (s *Service) stream(id gk.StreamID, device gk.DeviceID, revision uint64) *s
 	if st == nil {
 		st = newStream(s, id, device, revision)
 		s.streams[id] = st
-		s.wg.Go(st.run)
+		s.beside(st.run)
 	}
 	return st
 }
@@ -278,7 +310,7 @@ func (s *Service) timing(transports []gk.TransportID) gkrp.Timing {
 func (s *Service) transportHere(a bus.TransportAnnouncement) {
 	s.mu.Lock()
 	old, known := s.transports[a.Transport]
-	s.transports[a.Transport] = transport{a, time.Now()}
+	s.transports[a.Transport] = transport{a, s.now()}
 	s.mu.Unlock()
 	if known && old.Started.Equal(a.Started) {
 		return
@@ -288,7 +320,7 @@ func (s *Service) transportHere(a bus.TransportAnnouncement) {
 
 func (s *Service) transportFirst(f bus.FirstPacket) {
 	if st := s.find(f.Stream); st != nil {
-		st.post(func() { st.step(gkrp.Media{Session: f.Session, At: time.Now()}) })
+		st.post(func() { st.step(gkrp.Media{Session: f.Session, At: s.now()}) })
 	}
 }
 
@@ -380,7 +412,7 @@ func (s *Service) freeSSRC(ssrc uint32) {
 func (s *Service) tell(e gk.Event) {
 	e.Service = s.cfg.ID
 	if e.At.IsZero() {
-		e.At = time.Now()
+		e.At = s.now()
 	}
 	if err := bus.Events.Tell(s.conn, e); err != nil {
 		s.log.Warn("event was not told", "kind", e.Kind, "error", err)

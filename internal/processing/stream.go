@@ -8,6 +8,7 @@ import (
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/host"
 )
 
 // stream is one stream's goroutine and everything that only it touches: the
@@ -17,7 +18,7 @@ type stream struct {
 	id      gk.StreamID
 	device  gk.DeviceID
 	machine *gkrp.Stream
-	inbox   chan func()
+	loop    host.Loop
 	writer  *writer
 
 	known     map[*gkrp.Session]*run // what is known of each session that is being run
@@ -50,45 +51,25 @@ const inboxSize = 256
 func newStream(s *Service, id gk.StreamID, device gk.DeviceID, revision uint64) *stream {
 	st := &stream{
 		svc: s, id: id, device: device, machine: gkrp.NewStream(id, device, &s.protocol),
-		inbox: make(chan func(), inboxSize), known: map[*gkrp.Session]*run{},
+		loop: s.cfg.Host.Loop(inboxSize), known: map[*gkrp.Session]*run{},
 	}
 	st.writer = newWriter(st, revision)
-	s.wg.Go(st.writer.run)
 	return st
 }
 
 // post has f run on the stream's goroutine.
-func (st *stream) post(f func()) {
-	select {
-	case st.inbox <- f:
-	case <-st.svc.ctx.Done():
-	}
-}
+func (st *stream) post(f func()) { st.loop.Post(st.svc.ctx, f) }
 
 // run is the stream's goroutine: one thing at a time, and the ticks that its
 // sessions ask for.
 func (st *stream) run() {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		if d := st.machine.Deadline(); d.IsZero() {
-			timer.Stop()
-		} else {
-			timer.Reset(time.Until(d))
-		}
-		select {
-		case f := <-st.inbox:
-			f()
-		case <-timer.C:
-			st.step(gkrp.Tick{})
-		case <-st.svc.ctx.Done():
-			return
-		}
-	}
+	// fenced replaces the machine, so the loop must not hold on to it.
+	deadline := func() time.Time { return st.machine.Deadline() }
+	st.loop.Run(st.svc.ctx, deadline, func() { st.step(gkrp.Tick{}) })
 }
 
 // step feeds the state machine and does what it asks for.
-func (st *stream) step(in gkrp.Input) { st.execute(st.machine.Step(time.Now(), in)) }
+func (st *stream) step(in gkrp.Input) { st.execute(st.machine.Step(st.svc.now(), in)) }
 
 // outcome feeds what became of an effect back to the session that asked for it.
 func (st *stream) outcome(x *gkrp.Session, in gkrp.Input) {
@@ -120,7 +101,7 @@ func (st *stream) status(u bus.StreamStatus) {
 		}
 	}
 	if u.Delivered > 0 {
-		st.step(gkrp.Media{Session: u.Session, At: time.Now().Add(-time.Duration(u.SilentMs) * time.Millisecond)})
+		st.step(gkrp.Media{Session: u.Session, At: st.svc.now().Add(-time.Duration(u.SilentMs) * time.Millisecond)})
 	}
 }
 
@@ -176,7 +157,7 @@ func (st *stream) info() *bus.StreamInfo {
 		return &bus.StreamInfo{Stream: st.id, Device: st.device, State: "ended", Epoch: st.lastEpoch}
 	case x.Record.Ended:
 		state = "ended"
-	case time.Since(st.machine.Seen()) > 2*time.Second+st.svc.cfg.SilentAfter:
+	case st.svc.now().Sub(st.machine.Seen()) > 2*time.Second+st.svc.cfg.SilentAfter:
 		state = "silent"
 	}
 	_, stage := x.Rotating()

@@ -112,9 +112,11 @@ func TestReportsThatAreNotHandedOn(t *testing.T) {
 			})
 			synctest.Wait()
 		}
-		say(d.session, 100)
-		say(d.session, 100) // once more
-		say(d.session, 99)  // overtaken
+		var own gk.SessionID
+		d.look(func() { own = d.session })
+		say(own, 100)
+		say(own, 100) // once more
+		say(own, 99)  // overtaken
 		say(gk.SessionID{7}, 200)
 		d.kill()
 		w.close()
