@@ -147,7 +147,7 @@ func (s *service) receive(topic string, wire []byte) {
 	case *gkrp.Hello:
 		switch {
 		case s.refuse != "":
-			s.send(&gkrp.Reject{Session: m.Session, Code: s.refuse, Text: "words of the service", Supported: []gkrp.Version{7}, RetryAfter: 3000})
+			s.send(&gkrp.Reject{Session: m.Session, Regarding: gkrp.Hash(r.Payload), Code: s.refuse, Text: "words of the service", Supported: []gkrp.Version{7}, RetryAfter: 3000})
 			return
 		case m.Nonce == nil:
 			nonce := gkrp.Hash(append([]byte{byte(len(s.nonces))}, r.Payload...))
