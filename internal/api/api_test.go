@@ -27,6 +27,8 @@ type system struct {
 	bus    *bus.Memory
 	api    *Server
 	rotate []bus.RotateRequest
+
+	enrolled []bus.EnrollRequest
 }
 
 func newSystem(t *testing.T, change func(*Config)) *system {
@@ -63,7 +65,8 @@ func newSystem(t *testing.T, change func(*Config)) *system {
 		if r.Device == "taken" {
 			return bus.EnrollReply{}, bus.Refuse(bus.CodeConflict, "device %s is enrolled already", r.Device)
 		}
-		return bus.EnrollReply{Token: "gkj1." + string(r.Device) + "@" + r.Address + "/" + r.TTL.String(), Expires: time.Unix(1e9, 0).UTC()}, nil
+		s.enrolled = append(s.enrolled, r)
+		return bus.EnrollReply{CAFingerprint: make([]byte, sha256.Size), Expires: time.Unix(1e9, 0).UTC()}, nil
 	}))
 	serve(bus.ProcessingStreams.Serve(conn, func(context.Context, bus.Empty) (bus.StreamsReply, error) {
 		return bus.StreamsReply{Streams: []bus.StreamInfo{{Stream: "b", Epoch: 2}, {Stream: "a", Epoch: 1}}}, nil
@@ -122,8 +125,8 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/streams/a/rotate", `{} {}`, 400, `more than one JSON value`},
 		{"POST", "/v1/streams/z/rotate", "", 404, `no stream z`},
 		{"GET", "/v1/streams/a/rotate", "", 405, ``},
-		{"POST", "/v1/enroll", `{"device":"cam-1"}`, 200, `gkj1.cam-1@join.example:8843/1h0m0s`},
-		{"POST", "/v1/enroll", `{"device":"cam-1","ttl":"5m"}`, 200, `/5m0s`},
+		{"POST", "/v1/enroll", `{"device":"cam-1"}`, 200, `"token":"gkj1.`},
+		{"POST", "/v1/enroll", `{"device":"cam-1","ttl":"5m"}`, 200, `"device":"cam-1"`},
 		{"POST", "/v1/enroll", `{"device":"cam-1","ttl":"soon"}`, 400, `not a duration`},
 		{"POST", "/v1/enroll", `{"device":"cam/1"}`, 400, `invalid id`},
 		{"POST", "/v1/enroll", `{"device":"cam-1","streams":["#"]}`, 400, `invalid id`},
@@ -137,6 +140,9 @@ func TestRoutes(t *testing.T) {
 		if status != c.status || !strings.Contains(body, c.want) {
 			t.Errorf("%s %s %.40s gives %d %s, want %d %s", c.method, c.path, c.body, status, body, c.status, c.want)
 		}
+	}
+	if len(s.enrolled) != 2 || s.enrolled[0].TTL != time.Hour || s.enrolled[1].TTL != 5*time.Minute {
+		t.Errorf("tokens asked for: %+v", s.enrolled)
 	}
 	if len(s.rotate) != 2 || s.rotate[0].Reason != gk.ReasonOperator {
 		t.Errorf("rotations asked for: %+v", s.rotate)

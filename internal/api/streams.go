@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
@@ -94,51 +93,6 @@ func (s *Server) rotate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reply(w, http.StatusOK, rep)
-}
-
-// enroll makes a join token. The answer is the only time that it is told.
-func (s *Server) enroll(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Device  string   `json:"device"`
-		Streams []string `json:"streams"`
-		TTL     string   `json:"ttl"`
-	}
-	if err := read(r, &body); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	req := bus.EnrollRequest{TTL: s.cfg.TokenLife, Address: s.cfg.JoinAddress}
-	var err error
-	if req.Device, err = gk.ParseDeviceID(body.Device); err != nil {
-		s.fail(w, r, bus.Refuse(bus.CodeBadRequest, "%v", err))
-		return
-	}
-	for _, name := range body.Streams {
-		id, err := gk.ParseStreamID(name)
-		if err != nil {
-			s.fail(w, r, bus.Refuse(bus.CodeBadRequest, "%v", err))
-			return
-		}
-		req.Streams = append(req.Streams, id)
-	}
-	if body.TTL != "" {
-		if req.TTL, err = time.ParseDuration(body.TTL); err != nil || req.TTL <= 0 {
-			s.fail(w, r, bus.Refuse(bus.CodeBadRequest, "ttl %q is not a duration: write for example 1h", body.TTL))
-			return
-		}
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
-	defer cancel()
-	rep, err := bus.KMSEnroll.Do(ctx, s.conn, req)
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	reply(w, http.StatusOK, struct {
-		Device  gk.DeviceID `json:"device"`
-		Token   string      `json:"token"`
-		Expires time.Time   `json:"expires"`
-	}{req.Device, rep.Token, rep.Expires})
 }
 
 func (s *Server) streamID(w http.ResponseWriter, r *http.Request) (gk.StreamID, bool) {

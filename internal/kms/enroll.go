@@ -13,19 +13,17 @@ import (
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
-	"github.com/gaitkeeper/gaitkeeper/internal/keyring"
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
 )
 
 const (
 	defaultTokenTTL = 15 * time.Minute
 	maxTokenTTL     = 7 * 24 * time.Hour
-	tokenSecretSize = 16
 	maxStreams      = 64 // of one device
 )
 
-// enroll makes a join token. Only the hash of its secret is kept; a new token
-// for a device takes the place of the one before.
+// enroll accepts a join token, of which only the hash of its secret ever comes
+// here; a new token for a device takes the place of the one before.
 func (s *Service) enroll(ctx context.Context, req bus.EnrollRequest) (bus.EnrollReply, error) {
 	var rep bus.EnrollReply
 	if _, err := gk.ParseDeviceID(string(req.Device)); err != nil {
@@ -38,8 +36,8 @@ func (s *Service) enroll(ctx context.Context, req bus.EnrollRequest) (bus.Enroll
 	if ttl < 0 || ttl > maxTokenTTL {
 		return rep, bus.Refuse(bus.CodeBadRequest, "a join token may live up to %v, not %v", maxTokenTTL, req.TTL)
 	}
-	if req.Address == "" {
-		return rep, bus.Refuse(bus.CodeBadRequest, "the join endpoint's address is not known: set it with --advertise")
+	if len(req.Hash) != sha256.Size {
+		return rep, bus.Refuse(bus.CodeBadRequest, "the hash of the token's secret has %d bytes, want %d", len(req.Hash), sha256.Size)
 	}
 	streams := req.Streams
 	if len(streams) == 0 {
@@ -48,19 +46,7 @@ func (s *Service) enroll(ctx context.Context, req bus.EnrollRequest) (bus.Enroll
 	if err := s.checkStreams(ctx, req.Device, streams); err != nil {
 		return rep, err
 	}
-	secret, err := keyring.RandomSecret(nil, tokenSecretSize)
-	if err != nil {
-		return rep, err
-	}
-	defer secret.Wipe()
-	token := gkrp.JoinToken{Address: req.Address, CAFingerprint: sha256.Sum256(s.ca.cert.Raw), Device: req.Device, Expires: s.cfg.Host.Now().Add(ttl).UTC().Truncate(time.Second)}
-	rec := tokenRecord{Expires: token.Expires, Streams: streams}
-	secret.Expose(func(b []byte) {
-		token.Secret = slices.Clone(b)
-		h := sha256.Sum256(b)
-		rec.Hash = h[:]
-	})
-	defer clear(token.Secret)
+	rec := tokenRecord{Hash: req.Hash, Expires: s.cfg.Host.Now().Add(ttl).UTC().Truncate(time.Second), Streams: streams}
 	b, err := s.vault.seal(tokenKey(req.Device), rec)
 	if err != nil {
 		return rep, err
@@ -68,8 +54,9 @@ func (s *Service) enroll(ctx context.Context, req bus.EnrollRequest) (bus.Enroll
 	if _, err := s.kv.Put(ctx, tokenKey(req.Device), b); err != nil {
 		return rep, unavailable(err)
 	}
-	s.tell(gk.Event{Kind: gk.EventTokenIssued, Device: req.Device, Detail: map[string]string{"expires": token.Expires.Format(time.RFC3339)}})
-	return bus.EnrollReply{Token: token.Text(), Expires: token.Expires}, nil
+	s.tell(gk.Event{Kind: gk.EventTokenIssued, Device: req.Device, Detail: map[string]string{"expires": rec.Expires.Format(time.RFC3339)}})
+	ca := sha256.Sum256(s.ca.cert.Raw)
+	return bus.EnrollReply{CAFingerprint: ca[:], Expires: rec.Expires}, nil
 }
 
 // checkStreams refuses streams that another device has.
@@ -111,6 +98,10 @@ func (s *Service) join(ctx context.Context, req bus.JoinRequest) (bus.JoinReply,
 	if err != nil {
 		return rep, err
 	}
+	before, err := s.device(ctx, req.Device)
+	if err != nil && bus.CodeOf(err) != bus.CodeNotFound {
+		return rep, err
+	}
 	now := s.cfg.Host.Now()
 	token, err := s.useToken(ctx, req, public, now)
 	if err != nil {
@@ -120,14 +111,19 @@ func (s *Service) join(ctx context.Context, req bus.JoinRequest) (bus.JoinReply,
 	if err != nil {
 		return rep, err
 	}
+	revoked := false
 	err = s.changeDevice(ctx, req.Device, func(d *deviceRecord) {
-		if slices.Equal(d.Token, token.Hash) {
-			return // the same join, asked for again
+		// A revocation that came between is later than the token's use.
+		if revoked = d.Revoked && !before.Revoked; revoked || slices.Equal(d.Token, token.Hash) {
+			return // or the same join, asked for again
 		}
 		*d = deviceRecord{Token: token.Hash, DeviceRecord: bus.DeviceRecord{
 			Device: req.Device, Streams: token.Streams, Public: public, Enrolled: now.UTC(),
 		}}
 	})
+	if err == nil && revoked {
+		err = refuseRevoked(req.Device)
+	}
 	if err != nil {
 		return rep, err
 	}
@@ -156,7 +152,6 @@ func checkRequest(der []byte) (ed25519.PublicKey, error) {
 }
 
 func (s *Service) useToken(ctx context.Context, req bus.JoinRequest, public ed25519.PublicKey, now time.Time) (tokenRecord, error) {
-	hash := sha256.Sum256(req.Secret)
 	for {
 		var rec tokenRecord
 		e, err := s.kv.Get(ctx, tokenKey(req.Device))
@@ -169,7 +164,7 @@ func (s *Service) useToken(ctx context.Context, req bus.JoinRequest, public ed25
 			}
 		}
 		// An unknown device and a wrong secret look alike to who guesses.
-		if subtle.ConstantTimeCompare(rec.Hash, hash[:]) != 1 {
+		if len(rec.Hash) != sha256.Size || subtle.ConstantTimeCompare(rec.Hash, req.Hash) != 1 {
 			return rec, bus.Refuse(bus.CodeNotFound, "the join token is not known here, or a newer one took its place: run gaitkeeper enroll %s again", req.Device)
 		}
 		switch {
@@ -192,19 +187,6 @@ func (s *Service) useToken(ctx context.Context, req bus.JoinRequest, public ed25
 			return rec, unavailable(err)
 		}
 	}
-}
-
-// Revoke marks a device as revoked: from now on it is given no key. What it
-// holds already ends when the transports disarm.
-func (s *Service) Revoke(ctx context.Context, device gk.DeviceID) error {
-	if _, err := s.device(ctx, device); err != nil {
-		return err
-	}
-	if err := s.changeDevice(ctx, device, func(d *deviceRecord) { d.Revoked = true }); err != nil {
-		return err
-	}
-	s.tell(gk.Event{Kind: gk.EventDeviceRevoked, Device: device})
-	return nil
 }
 
 // changeDevice edits a device's record, or makes it, by compare-and-set.
@@ -290,7 +272,7 @@ func (s *Service) entitled(ctx context.Context, id gk.DeviceID, stream gk.Stream
 	case err != nil:
 		return d, err
 	case d.Revoked:
-		return d, bus.Refuse(bus.CodeRevoked, "device %s is revoked: to trust it again, run gaitkeeper enroll %s and join anew", id, id)
+		return d, refuseRevoked(id)
 	case !slices.Contains(d.Streams, stream):
 		return d, bus.Refuse(bus.CodeUnauthorized, "stream %s does not belong to device %s", stream, id)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"path/filepath"
 	"strings"
@@ -92,21 +93,20 @@ func newCamera(t fataler, id gk.DeviceID) *camera {
 func (s *site) enrolled(id gk.DeviceID, streams ...gk.StreamID) *camera {
 	s.t.Helper()
 	c := newCamera(s.t, id)
-	rep, err := s.enroll(context.Background(), bus.EnrollRequest{Device: id, Streams: streams, Address: "127.0.0.1:8843"})
-	if err != nil {
+	hash := tokenHash()
+	if _, err := s.enroll(context.Background(), bus.EnrollRequest{Device: id, Streams: streams, Hash: hash}); err != nil {
 		s.t.Fatalf("enroll: %v", err)
 	}
-	c.join(s.Service, rep.Token)
+	c.join(s.Service, hash)
 	return c
 }
 
-func (c *camera) join(s *Service, text string) {
+// tokenHash is the hash of the secret of some token.
+func tokenHash() []byte { return randomBytes(sha256.Size) }
+
+func (c *camera) join(s *Service, hash []byte) {
 	c.t.Helper()
-	token, err := gkrp.ParseJoinToken(text)
-	if err != nil {
-		c.t.Fatalf("token: %v", err)
-	}
-	rep, err := s.join(context.Background(), bus.JoinRequest{Device: c.id, Secret: token.Secret, CSR: c.csr})
+	rep, err := s.join(context.Background(), bus.JoinRequest{Device: c.id, Hash: hash, CSR: c.csr})
 	if err != nil {
 		c.t.Fatalf("join: %v", err)
 	}

@@ -91,7 +91,7 @@ func (s *Service) openSession(ctx context.Context, st *stream, dev deviceRecord,
 	if err != nil {
 		return nil, err
 	}
-	rec := sessionRecord{Device: req.Device, SSRC: req.SSRC, First: first, Opened: s.cfg.Host.Now().UTC()}
+	rec := sessionRecord{Device: req.Device, SSRC: req.SSRC, First: first, Opened: s.cfg.Host.Now().UTC(), Enrolled: dev.Enrolled}
 	b, err := s.vault.seal(sessionKey(st.id, req.Session), rec)
 	if err != nil {
 		return nil, err

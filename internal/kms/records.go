@@ -24,7 +24,9 @@ const History = 16
 //	session.STREAM.SESSION            a session that can be given keys
 //	key.STREAM.SESSION.EPOCH          a key that is not destroyed, wrapped
 //	gone.STREAM                       the last keys that were destroyed, without bytes
+//	audit                             the head of the audit trail that was signed last
 const (
+	auditKey   = "audit"
 	caKey      = "ca"
 	signingKey = "signing"
 )
@@ -81,6 +83,8 @@ type sessionRecord struct {
 	First  gk.Epoch    `cbor:"3,keyasint"`
 	Opened time.Time   `cbor:"4,keyasint"`
 	Ended  bool        `cbor:"5,keyasint,omitempty"` // no epoch may be added
+	// Enrolled is the enrolment that the session was opened under.
+	Enrolled time.Time `cbor:"6,keyasint,omitzero"`
 }
 
 // keyRecord is a media key's envelope.
@@ -96,6 +100,13 @@ type keyRecord struct {
 // goneRecord lists destroyed keys, oldest first.
 type goneRecord struct {
 	Keys []bus.KeyInfo `cbor:"1,keyasint"`
+}
+
+// auditRecord is an audit head that was signed.
+type auditRecord struct {
+	bus.AuditHead
+	Serial uint64    `cbor:"64,keyasint"`
+	At     time.Time `cbor:"65,keyasint"`
 }
 
 // keptGone is how many destroyed keys of a stream are remembered for its listing.

@@ -187,7 +187,7 @@ func TestRevokedDeviceGetsNothing(t *testing.T) {
 	c := s.enrolled("cam-1")
 	epoch := s.mustOpen(c, "cam-1", sid(1), 0)
 	s.mustRelease(c, "cam-1", sid(1), epoch)
-	if err := s.Revoke(t.Context(), "cam-1"); err != nil {
+	if _, err := s.revoke(t.Context(), bus.RevokeRequest{Device: "cam-1"}); err != nil {
 		t.Fatal(err)
 	}
 	_, prekey := c.prekey("cam-1", sid(1))
@@ -199,7 +199,8 @@ func TestRevokedDeviceGetsNothing(t *testing.T) {
 	s.restart()
 	_, err = s.release(t.Context(), req)
 	refused(t, err, bus.CodeRevoked)
-	refused(t, s.Revoke(t.Context(), "cam-9"), bus.CodeNotFound)
+	_, err = s.revoke(t.Context(), bus.RevokeRequest{Device: "cam-9"})
+	refused(t, err, bus.CodeNotFound)
 	list := heard.until(t, 6)
 	if last := list[len(list)-1]; last.Kind != gk.EventDeviceRevoked || last.Device != "cam-1" {
 		t.Errorf("last event: %+v", last)
@@ -298,12 +299,12 @@ func TestRunServesTheBus(t *testing.T) {
 	if err != nil || !bytes.Equal(info.CA, s.ca.cert.Raw) || !bytes.Equal(info.KeyID, gkrp.KeyID(info.Public)) {
 		t.Fatalf("%+v, %v", info, err)
 	}
-	rep, err := bus.KMSEnroll.Do(ctx, conn, bus.EnrollRequest{Device: "cam-1", Address: "a:1"})
-	if err != nil {
+	hash := tokenHash()
+	if _, err := bus.KMSEnroll.Do(ctx, conn, bus.EnrollRequest{Device: "cam-1", Hash: hash}); err != nil {
 		t.Fatal(err)
 	}
 	c := newCamera(t, "cam-1")
-	c.join(s.Service, rep.Token)
+	c.join(s.Service, hash)
 	dev, err := bus.KMSDevice.Do(ctx, conn, bus.KMSDeviceRequest{Device: "cam-1"})
 	if err != nil || !bytes.Equal(dev.Public, c.private.Public().(ed25519.PublicKey)) || dev.Revoked {
 		t.Errorf("%+v, %v", dev, err)
@@ -360,7 +361,7 @@ func TestRevocationCrossesInstances(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- two.watchDevices(ctx) }()
-	if err := s.Revoke(t.Context(), "cam-1"); err != nil {
+	if _, err := s.revoke(t.Context(), bus.RevokeRequest{Device: "cam-1"}); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {

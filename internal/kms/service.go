@@ -26,6 +26,10 @@ import (
 
 // Config is what the service needs to know.
 type Config struct {
+	// Lease is how long armed keys may serve without this service's word that
+	// their device is in good standing; 0: one minute.
+	Lease time.Duration
+
 	KEK    KEK
 	Suites []gkrp.Suite // HPKE suites that keys may be sealed with; none: MLKEM768X25519 alone
 	Log    *slog.Logger // nil: nothing is logged
@@ -60,6 +64,9 @@ type Service struct {
 func New(ctx context.Context, cfg Config, kv store.KV, conn bus.Conn) (*Service, error) {
 	if len(cfg.Suites) == 0 {
 		cfg.Suites = []gkrp.Suite{gkrp.SuiteMLKEM768X25519}
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = defaultLease
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -221,6 +228,10 @@ func (s *Service) serve() ([]bus.Subscription, error) {
 	keep(bus.KMSEnroll.Serve(s.conn, s.enroll))
 	keep(bus.KMSJoin.Serve(s.conn, s.join))
 	keep(bus.KMSCertify.Serve(s.conn, s.certify))
+	keep(bus.KMSDevices.Serve(s.conn, s.listDevices))
+	keep(bus.KMSRevoke.Serve(s.conn, s.revoke))
+	keep(bus.KMSStanding.Serve(s.conn, s.standing))
+	keep(bus.KMSSignHead.Serve(s.conn, s.signHead))
 	return subs, errs
 }
 

@@ -1,0 +1,120 @@
+package kms
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+)
+
+// defaultLease is how long armed keys serve on without this service's word.
+const defaultLease = time.Minute
+
+func refuseRevoked(id gk.DeviceID) error {
+	return bus.Refuse(bus.CodeRevoked, "device %s is revoked: to trust it again, run gaitkeeper enroll %s and join anew", id, id)
+}
+
+// revoke persists that a device is given no key any more; a join token that it
+// did not use yet is void. What it holds already ends when the transports
+// disarm, or with their leases.
+func (s *Service) revoke(ctx context.Context, req bus.RevokeRequest) (bus.RevokeReply, error) {
+	before, err := s.device(ctx, req.Device)
+	if err != nil {
+		return bus.RevokeReply{}, err
+	}
+	if err := s.changeDevice(ctx, req.Device, func(d *deviceRecord) { d.Revoked = true }); err != nil {
+		return bus.RevokeReply{}, err
+	}
+	if err := s.kv.Erase(ctx, tokenKey(req.Device)); err != nil {
+		return bus.RevokeReply{}, unavailable(err)
+	}
+	if !before.Revoked {
+		s.tell(gk.Event{Kind: gk.EventDeviceRevoked, Device: req.Device})
+	}
+	now, err := s.device(ctx, req.Device)
+	return bus.RevokeReply{Device: now.DeviceRecord, Lease: s.cfg.Lease}, err
+}
+
+// listDevices gives enrolment records by rising name.
+func (s *Service) listDevices(_ context.Context, req bus.DevicesRequest) (bus.DevicesReply, error) {
+	var rep bus.DevicesReply
+	s.mu.Lock()
+	for id, d := range s.devices {
+		if id > req.After {
+			rep.Devices = append(rep.Devices, d.DeviceRecord)
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(rep.Devices, func(a, b bus.DeviceRecord) int { return cmp.Compare(a.Device, b.Device) })
+	if len(rep.Devices) > bus.MaxDevices {
+		rep.Devices, rep.More = rep.Devices[:bus.MaxDevices], true
+	}
+	return rep, nil
+}
+
+// standing tells which sessions may still have keys. It is what every lease on
+// an armed key goes back to.
+func (s *Service) standing(ctx context.Context, req bus.StandingRequest) (bus.StandingReply, error) {
+	if len(req.Sessions) > bus.MaxStanding {
+		return bus.StandingReply{}, bus.Refuse(bus.CodeBadRequest, "%d sessions in one request, at most %d", len(req.Sessions), bus.MaxStanding)
+	}
+	rep := bus.StandingReply{Codes: make([]bus.Code, len(req.Sessions)), Lease: s.cfg.Lease}
+	for i, ref := range req.Sessions {
+		code, err := s.standingOf(ctx, ref)
+		if err != nil {
+			return bus.StandingReply{}, err
+		}
+		rep.Codes[i] = code
+	}
+	return rep, nil
+}
+
+func (s *Service) standingOf(ctx context.Context, ref bus.SessionRef) (bus.Code, error) {
+	rec, known, err := s.sessionRecord(ctx, ref)
+	if err != nil {
+		return "", err
+	}
+	// The session first and the device last: a session that was opened in between
+	// belongs to the enrolment that it was opened under.
+	dev, err := s.entitled(ctx, ref.Device, ref.Stream)
+	switch code := bus.CodeOf(err); {
+	case err != nil && (code == bus.CodeUnavailable || code == bus.CodeInternal):
+		return "", err
+	case err != nil:
+		return bus.CodeRevoked, nil
+	case !known || rec.Ended || rec.Device != ref.Device:
+		return bus.CodeNotFound, nil
+	case !rec.Enrolled.Equal(dev.Enrolled):
+		return bus.CodeRevoked, nil // enrolled anew since, perhaps because it was stolen
+	}
+	return "", nil
+}
+
+// sessionRecord finds a session in memory, or else in the store.
+func (s *Service) sessionRecord(ctx context.Context, ref bus.SessionRef) (sessionRecord, bool, error) {
+	if _, err := gk.ParseStreamID(string(ref.Stream)); err != nil {
+		return sessionRecord{}, false, nil
+	}
+	st := s.stream(ref.Stream)
+	ss := st.session(ref.Session)
+	if ss == nil {
+		done, err := s.write(ctx, st)
+		if err != nil {
+			return sessionRecord{}, false, unavailable(err)
+		}
+		err = s.loadStream(ctx, st)
+		done()
+		if err != nil {
+			return sessionRecord{}, false, err
+		}
+		if ss = st.session(ref.Session); ss == nil {
+			return sessionRecord{}, false, nil
+		}
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return ss.rec, true, nil
+}
