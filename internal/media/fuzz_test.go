@@ -78,6 +78,8 @@ func FuzzTS(f *testing.F) {
 			FindPAT(b)
 			for ; len(b) > 0; b = b[TSPacketSize:] {
 				RandomAccess(b)
+				ProgramMapPID(b)
+				VideoStart(b)
 				if tick, ok := clock.Next(b[:TSPacketSize]); ok {
 					if tick.Elapsed < last.Elapsed {
 						t.Fatalf("time fell from %v to %v", last.Elapsed, tick.Elapsed)

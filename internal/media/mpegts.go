@@ -61,6 +61,46 @@ func RandomAccess(ts []byte) bool {
 	return len(a) > 0 && a[0]&0x40 != 0
 }
 
+// ProgramMapPID is the PID of the first program's map table, which the packet's
+// program association table names (ISO/IEC 13818-1 §2.4.4.3); false when the
+// packet does not hold the table's beginning or names none.
+func ProgramMapPID(ts []byte) (uint16, bool) {
+	b := payloadStart(ts)
+	if PID(ts) != PIDPAT || len(b) < 1 || len(b) < 1+int(b[0])+8 {
+		return 0, false
+	}
+	b = b[1+int(b[0]):]                       // the pointer field
+	for b = b[8:]; len(b) >= 4+4; b = b[4:] { // up to the CRC
+		if program := uint16(b[0])<<8 | uint16(b[1]); program != 0 && program != 0xffff {
+			return uint16(b[2]&0x1f)<<8 | uint16(b[3]), true
+		}
+	}
+	return 0, false
+}
+
+// VideoStart reports whether a video elementary stream's packet begins here
+// (stream_id 1110 xxxx, ISO/IEC 13818-1 table 2-22).
+func VideoStart(ts []byte) bool {
+	b := payloadStart(ts)
+	return len(b) >= 4 && b[0] == 0 && b[1] == 0 && b[2] == 1 && b[3]&0xf0 == 0xe0
+}
+
+// payloadStart is the payload of a packet in which a section or an elementary
+// stream's packet begins; empty for any other.
+func payloadStart(ts []byte) []byte {
+	if len(ts) < TSPacketSize || ts[1]&0x40 == 0 || ts[3]&0x10 == 0 {
+		return nil
+	}
+	at := 4
+	if ts[3]&0x20 != 0 {
+		at += 1 + int(ts[4])
+	}
+	if at >= TSPacketSize {
+		return nil
+	}
+	return ts[at:TSPacketSize]
+}
+
 // Discontinuity reports whether the packet announces that its continuity counter
 // or, on the PCR's PID, the clock begins anew.
 func Discontinuity(ts []byte) bool {

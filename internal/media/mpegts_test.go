@@ -146,3 +146,33 @@ func TestTSAligner(t *testing.T) {
 		}
 	}
 }
+
+func TestProgramMapPIDAndVideoStart(t *testing.T) {
+	pat := make([]byte, TSPacketSize)
+	copy(pat, []byte{0x47, 0x40, 0, 0x10, 0, 0, 0xb0, 17, 0, 1, 0xc1, 0, 0, 0, 0, 0xe0, 0x10, 0, 1, 0xf0, 0})
+	if pid, ok := ProgramMapPID(pat); !ok || pid != 0x1000 {
+		t.Errorf("map table on PID %#x, %v: the network table's entry comes first and is none", pid, ok)
+	}
+	for name, change := range map[string]func(b []byte){
+		"another PID":             func(b []byte) { b[2] = 1 },
+		"no beginning":            func(b []byte) { b[1] = 0 },
+		"no payload":              func(b []byte) { b[3] = 0x20 },
+		"pointer beyond the end":  func(b []byte) { b[4] = 250 },
+		"adaptation fills it all": func(b []byte) { b[3], b[4] = 0x30, 183 },
+	} {
+		b := bytes.Clone(pat)
+		change(b)
+		if pid, ok := ProgramMapPID(b); ok {
+			t.Errorf("%s: PID %#x", name, pid)
+		}
+	}
+	pes := make([]byte, TSPacketSize)
+	copy(pes, []byte{0x47, 0x41, 0, 0x30, 1, 0x40, 0, 0, 1, 0xe3})
+	if !VideoStart(pes) || !RandomAccess(pes) {
+		t.Error("the beginning of a key frame was not seen")
+	}
+	pes[9] = 0xc0
+	if VideoStart(pes) {
+		t.Error("audio taken for video")
+	}
+}

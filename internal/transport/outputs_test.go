@@ -146,9 +146,9 @@ func TestViewers(t *testing.T) {
 		}
 		w.until("delivery", func() bool { return w.status().Delivered == uint64(index-1) })
 	}
-	// No table in the first packet: a viewer must not begin with it.
+	// No key frame in the first packet: a viewer must not begin with it.
 	middle := tsPayload(index)
-	middle[1] &^= 0x40
+	middle[2*media.TSPacketSize+5] = 0
 	w.send(w.packet(s, index, middle))
 	index++
 	send(run)
@@ -257,5 +257,46 @@ func TestViewerRead(t *testing.T) {
 	b.leave()
 	if v.ring != nil {
 		t.Error("a ring without viewers")
+	}
+}
+
+// TestViewerStart: where a viewer begins in streams of several kinds.
+func TestViewerStart(t *testing.T) {
+	without := func(p int, change func(ts []byte)) func(gk.Index) []byte {
+		return func(i gk.Index) []byte {
+			b := tsPayload(i)
+			change(b[p*media.TSPacketSize:])
+			return b
+		}
+	}
+	plain := func(ts []byte) { ts[1] = 0x01 }
+	for _, row := range []struct {
+		name    string
+		payload func(gk.Index) []byte
+		first   int // payload in which the viewer begins
+	}{
+		{"key frame in every payload", tsPayload, 0},
+		{"key frame in the fifth", func(i gk.Index) []byte {
+			if i == 5 {
+				return tsPayload(i)
+			}
+			return without(2, func(ts []byte) { ts[5] = 0 })(i)
+		}, 5},
+		{"no key frame marked", without(2, func(ts []byte) { ts[5] = 0 }), mostPATs - 1},
+		{"no video", without(2, plain), mostPATsDeaf - 1},
+		{"no map table", without(1, plain), mostPATs - 1},
+	} {
+		v := newViewers(1<<20, 1)
+		r, _ := v.join(nil)
+		d := newDelivery()
+		for i := range gk.Index(60) {
+			d.add(unit{payload: row.payload(i)})
+		}
+		v.deliver(d)
+		buf := make([]byte, 1316)
+		n, err := r.read(t.Context(), buf, time.Nanosecond)
+		if want := row.payload(gk.Index(row.first)); err != nil || !bytes.Equal(buf[:n], want[:n]) || n == 0 {
+			t.Errorf("%s: read %d, %v: not payload %d", row.name, n, err, row.first)
+		}
 	}
 }

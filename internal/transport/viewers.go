@@ -119,7 +119,9 @@ func (v *viewers) join(cut func()) (*viewer, error) {
 	return r, nil
 }
 
-// viewer reads a stream from the first program association table on.
+// viewer reads a stream from a key frame on, with the program's tables in front,
+// so that a player shows a whole picture at once. A stream that marks no key
+// frame is read from a program association table on.
 type viewer struct {
 	v       *viewers
 	at      uint64
@@ -127,7 +129,19 @@ type viewer struct {
 	started bool
 	cut     func()
 	cutOff  bool
+
+	tables []byte // the newest association and map table, while waiting for a key frame
+	pmt    uint16 // PID of the map table
+	pats   int    // association tables seen
+	video  bool   // a video packet was seen
 }
+
+// The tables are repeated about ten times a second. A viewer that has seen so many
+// without a key frame, or without any video, starts where it is.
+const (
+	mostPATs     = 40
+	mostPATsDeaf = 10
+)
 
 func (r *viewer) behind() bool { return r.v.head-r.at > uint64(r.v.size) }
 
@@ -185,18 +199,42 @@ func (v *viewers) interrupt() {
 	v.wake.Broadcast()
 }
 
-// take copies what is there, beginning at a program association table.
-func (r *viewer) take(b []byte) int {
+// start looks for the place to begin, and reports whether it is r.at.
+func (r *viewer) start() bool {
 	v := r.v
-	for !r.started && r.at < v.head {
+	for ; r.at < v.head; r.at += media.TSPacketSize {
 		at := r.at % uint64(v.size)
-		if media.FindPAT(v.ring[at:at+media.TSPacketSize]) == 0 {
-			r.started = true
-		} else {
-			r.at += media.TSPacketSize
+		ts := v.ring[at : at+media.TSPacketSize]
+		switch {
+		case media.FindPAT(ts) == 0:
+			if r.pats++; r.pats >= mostPATs || r.pats >= mostPATsDeaf && !r.video {
+				r.tables = nil
+				return true
+			}
+			r.pmt, _ = media.ProgramMapPID(ts)
+			r.tables = append(r.tables[:0], ts...)
+		case r.pmt != 0 && media.PID(ts) == r.pmt && len(r.tables) == media.TSPacketSize:
+			r.tables = append(r.tables, ts...)
+		case media.VideoStart(ts):
+			r.video = true
+			if media.RandomAccess(ts) && len(r.tables) > media.TSPacketSize {
+				return true
+			}
 		}
 	}
-	n := 0
+	return false
+}
+
+// take copies what is there, from where the viewer begins on.
+func (r *viewer) take(b []byte) int {
+	v := r.v
+	if !r.started {
+		if r.started = r.start(); !r.started {
+			return 0
+		}
+	}
+	n := copy(b, r.tables)
+	r.tables = r.tables[n:]
 	for n+media.TSPacketSize <= len(b) && r.at < v.head {
 		at := r.at % uint64(v.size)
 		want := min(uint64(len(b)-n)/media.TSPacketSize*media.TSPacketSize, v.head-r.at)

@@ -225,17 +225,20 @@ func (w *world) send(pkts ...[]byte) {
 	}
 }
 
-// tsPayload is seven transport stream packets, the first with a program
-// association table, that name the index.
+// tsPayload is seven transport stream packets that name the index: a program
+// association table, a map table, the beginning of a key frame, and more of it.
 func tsPayload(i gk.Index) []byte {
 	b := make([]byte, media.TSPerRTP*media.TSPacketSize)
 	for p := 0; p < len(b); p += media.TSPacketSize {
 		b[p], b[p+1], b[p+3] = 0x47, 0x01, 0x10
-		if p == 0 {
-			b[p+1] = 0x40
-		}
-		binary.BigEndian.PutUint64(b[p+4:], uint64(i))
+		binary.BigEndian.PutUint64(b[p+100:], uint64(i))
 	}
+	const pmt, video = media.TSPacketSize, 2 * media.TSPacketSize
+	b[1] = 0x40                                                          // PAT: PID 0
+	copy(b[4:], []byte{0, 0, 0xb0, 13, 0, 1, 0xc1, 0, 0, 0, 1, 0xf0, 0}) // program 1 on PID 0x1000
+	b[pmt+1], b[pmt+2] = 0x50, 0
+	b[video+1], b[video+3] = 0x41, 0x30
+	copy(b[video+4:], []byte{1, 0x40, 0, 0, 1, 0xe0}) // random access, video stream 0
 	return b
 }
 
