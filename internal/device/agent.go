@@ -10,8 +10,10 @@ package device
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -19,6 +21,8 @@ import (
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/host"
+	"github.com/gaitkeeper/gaitkeeper/internal/keyring"
 	"github.com/gaitkeeper/gaitkeeper/internal/media"
 )
 
@@ -36,6 +40,36 @@ type Config struct {
 	Tell func(gk.Event)
 	// Software is told to the service: name and version.
 	Software string
+
+	// What a simulation replaces; the zero values are the real things.
+	Host     host.Host
+	KEM      keyring.KEM
+	Random   io.Reader // of session ids
+	Signer   func(ed25519.PrivateKey) (gkrp.Signer, error)
+	Verifier func(ed25519.PublicKey) (gkrp.Verifier, error)
+}
+
+// withDefaults fills in what may be left out.
+func (c Config) withDefaults() Config {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Tell == nil {
+		c.Tell = func(gk.Event) {}
+	}
+	if c.Host == nil {
+		c.Host = host.Real{}
+	}
+	if c.KEM == nil {
+		c.KEM = keyring.HPKE{}
+	}
+	if c.Signer == nil {
+		c.Signer = gkrp.NewSigner
+	}
+	if c.Verifier == nil {
+		c.Verifier = gkrp.NewVerifier
+	}
+	return c
 }
 
 // StreamConfig is one stream of an agent.
@@ -71,20 +105,15 @@ type StreamStats struct {
 // New makes an agent that talks to its service over courier, which it does not
 // close.
 func New(cfg Config, courier bus.Courier) (*Agent, error) {
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Tell == nil {
-		cfg.Tell = func(gk.Event) {}
-	}
+	cfg = cfg.withDefaults()
 	if len(cfg.Streams) == 0 {
 		return nil, errors.New("nothing to send: give a source with --source")
 	}
-	signer, err := gkrp.NewSigner(cfg.Identity.Key)
+	signer, err := cfg.Signer(cfg.Identity.Key)
 	if err != nil {
 		return nil, fmt.Errorf("the device's key cannot sign: %w", err)
 	}
-	kms, err := gkrp.NewVerifier(cfg.Identity.KMSPublic)
+	kms, err := cfg.Verifier(cfg.Identity.KMSPublic)
 	if err != nil {
 		return nil, fmt.Errorf("the key management service's key cannot verify: %w", err)
 	}

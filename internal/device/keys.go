@@ -34,6 +34,7 @@ type keys struct {
 	suite   gkrp.Suite
 	floor   gk.Epoch // every granted epoch must be above
 	kms     gkrp.Verifier
+	kem     keyring.KEM
 	signer  gkrp.Signer
 	kid     []byte
 	ssrc    uint32 // the session's; set when it is accepted
@@ -42,7 +43,7 @@ type keys struct {
 
 // prekey is a private half with the signed statement of its public one.
 type prekey struct {
-	key    keyring.ReceiverKey
+	key    keyring.Receiver
 	signed []byte
 }
 
@@ -63,7 +64,7 @@ func (k *keys) offer(n int) ([][]byte, error) {
 }
 
 func (k *keys) add() error {
-	r, err := keyring.GenerateReceiverKey(uint16(k.suite))
+	r, err := k.kem.Generate(uint16(k.suite))
 	if err != nil {
 		return err
 	}

@@ -241,7 +241,7 @@ type session struct {
 
 func (s *stream) newSession(payload gkrp.Payload, limit *rate.Limiter) (*session, error) {
 	cfg := &s.agent.cfg
-	id, err := gk.NewSessionID(nil)
+	id, err := gk.NewSessionID(cfg.Random)
 	if err != nil {
 		return nil, err
 	}
@@ -251,13 +251,13 @@ func (s *stream) newSession(payload gkrp.Payload, limit *rate.Limiter) (*session
 	}
 	x := &session{stream: s, id: id, limit: limit, payload: payload, dropped: map[string]uint64{}, keys: keys{
 		device: cfg.Identity.Device, stream: s.id, session: id, suite: gkrp.SuiteMLKEM768X25519,
-		floor: floor, kms: s.kms, signer: s.signer, kid: s.kid,
+		floor: floor, kms: s.kms, kem: cfg.KEM, signer: s.signer, kid: s.kid,
 	}}
 	prekeys, err := x.keys.offer(gkrp.MaxPrekeys)
 	if err != nil {
 		return nil, err
 	}
-	x.dev, x.effects = gkrp.NewDevice(time.Now(), gkrp.Hello{
+	x.dev, x.effects = gkrp.NewDevice(cfg.Host.Now(), gkrp.Hello{
 		Device: cfg.Identity.Device, Stream: s.id, Session: id,
 		Versions: []gkrp.Version{gkrp.Version0, gkrp.Version1}, Suites: []gkrp.Suite{gkrp.SuiteMLKEM768X25519},
 		Payload: payload, HighWater: floor, Prekeys: prekeys, Software: cfg.Software,
@@ -365,18 +365,20 @@ func (x *session) warn(msg string, args ...any) {
 }
 
 func (x *session) tell(e gk.Event) {
-	e.At, e.Service, e.Device, e.Stream, e.Session = time.Now(), "device", x.keys.device, x.stream.id, x.id
+	e.At, e.Service, e.Device, e.Stream, e.Session = x.now(), "device", x.keys.device, x.stream.id, x.id
 	x.agent.cfg.Tell(e)
 }
 
+func (x *session) now() time.Time { return x.agent.cfg.Host.Now() }
+
 func (x *session) step(in gkrp.Input) {
-	x.effects = append(x.effects, x.dev.Step(time.Now(), in)...)
+	x.effects = append(x.effects, x.dev.Step(x.now(), in)...)
 }
 
 // hear verifies a message and gives it to the state machine. What does not
 // verify is counted, and changes nothing.
 func (x *session) hear(wire []byte) {
-	if !x.limit.Allow() {
+	if !x.limit.AllowN(x.now(), 1) {
 		x.dropped["flood"]++
 		return
 	}
@@ -423,7 +425,11 @@ func (x *session) verify(wire []byte) (gkrp.Message, []byte, error) {
 		return nil, nil, err
 	}
 	if sum := sha256.Sum256(r.Controller); x.service == nil || sum != x.vouched {
-		_, v, err := gkrp.OpenController(x.kms, r.Controller)
+		c, _, err := gkrp.OpenController(x.kms, r.Controller)
+		if err != nil {
+			return nil, nil, err
+		}
+		v, err := x.agent.cfg.Verifier(c.Public)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -508,14 +514,14 @@ func (x *session) resolve(ctx context.Context) {
 
 // install opens a granted key and switches to it.
 func (x *session) install(f gkrp.Install) {
-	began := time.Now()
+	began := x.now()
 	sealer, confirm, err := x.keys.granted(f.Epoch, f.Envelope)
 	if err != nil {
 		x.warn("a granted key was refused", "epoch", f.Epoch, "err", err)
 		x.step(gkrp.InstallFailed{Epoch: f.Epoch})
 		return
 	}
-	first := x.path.install(time.Now(), key{sealer: sealer, link: x.link, epoch: f.Epoch})
+	first := x.path.install(began, key{sealer: sealer, link: x.link, epoch: f.Epoch})
 	x.mem = max(x.mem, f.Epoch)
 	x.step(gkrp.Installed{Epoch: f.Epoch, Confirm: confirm[:], First: first, Prekeys: x.spare})
 	x.spare = nil
@@ -526,7 +532,7 @@ func (x *session) install(f gkrp.Install) {
 		x.tell(gk.Event{Kind: gk.EventSessionStarted, Epoch: f.Epoch, Index: first})
 	}
 	x.keyed = true
-	x.tell(gk.Event{Kind: gk.EventRotationDone, Epoch: f.Epoch, Reason: f.Reason, Index: first, Took: time.Since(began)})
+	x.tell(gk.Event{Kind: gk.EventRotationDone, Epoch: f.Epoch, Reason: f.Reason, Index: first, Took: x.now().Sub(began)})
 }
 
 // prepare makes the prekey for the next ACK ahead of time: a rotation waits for
