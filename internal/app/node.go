@@ -156,7 +156,15 @@ func (n *Node) startAudit(ctx context.Context) error {
 		defer nc.Close()
 		return trail.Run(ctx, bus.NewNATS(nc))
 	})
-	return nil
+	return n.hear(n.cutRevoked)
+}
+
+// cutRevoked ends the connections of a revoked device. That nothing of it is
+// delivered any more is not left to this: keys are refused and disarmed before.
+func (n *Node) cutRevoked(e gk.Event) {
+	if e.Kind == gk.EventDeviceRevoked {
+		n.broker.disconnect(e.Device)
+	}
 }
 
 func (n *Node) openStore(nc *nats.Conn, bucket string, history int) (store.KV, error) {
