@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/capture"
+	"github.com/gaitkeeper/gaitkeeper/internal/detect"
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
+)
+
+// engineFlags are what analyze and eval share.
+type engineFlags struct {
+	Baseline    time.Duration      `default:"90s" help:"How long the stream is learned before it is judged."`
+	Sensitivity float64            `default:"0.5" help:"From above 0 to 1: more finds more and errs more often."`
+	Flow        string             `placeholder:"[ADDR:]PORT" help:"UDP destination of the stream, where a capture holds several."`
+	Weight      map[string]float64 `placeholder:"DETECTOR=FACTOR" help:"Factor on a detector's scores; 0 switches it off. Repeatable."`
+}
+
+type analyzeCommand struct {
+	engineFlags
+	Captures []string `arg:"" name:"capture" type:"existingfile" help:"pcap or pcapng files, gzip or not."`
+	JSONL    bool     `name:"jsonl" help:"Print a JSON object for every window of 250 ms: an alarm is a line with a score of at least 1."`
+	Detail   bool     `help:"With --jsonl, add the score of every detector and the numbers of the last second."`
+}
+
+// windowLine is one window of analyze --jsonl.
+type windowLine struct {
+	Capture  string             `json:"capture"`
+	T        float64            `json:"t"` // seconds from the flow's first packet to the window's end
+	Score    float64            `json:"score"`
+	Kind     string             `json:"kind,omitempty"`
+	Class    detect.Class       `json:"class,omitempty"`
+	Evidence string             `json:"evidence,omitempty"`
+	Partial  bool               `json:"partial,omitempty"` // payload features come from cut packets
+	Scores   map[string]float64 `json:"scores,omitempty"`
+	Features map[string]float64 `json:"features,omitempty"` // over 1 s
+}
+
+func (c *analyzeCommand) Run(ctx context.Context, con console) error {
+	enc := json.NewEncoder(con.out)
+	for _, path := range c.Captures {
+		var alarms []windowLine
+		windows := 0
+		sum, err := c.analyse(ctx, path, func(line windowLine, engine *detect.Engine) error {
+			windows++
+			if line.Score >= 1 {
+				alarms = append(alarms, line)
+			}
+			if !c.JSONL {
+				return nil
+			}
+			if c.Detail {
+				line.Scores = map[string]float64{}
+				for _, e := range engine.Evidence() {
+					line.Scores[e.Kind] = round(e.Score)
+				}
+				if v, ok := engine.Vector(); ok {
+					line.Features = map[string]float64{}
+					for f, x := range v {
+						line.Features[feature.Descriptions[f].Name] = round(x)
+					}
+				}
+			}
+			return enc.Encode(line)
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if !c.JSONL {
+			sum.print(con.out, alarms)
+		}
+	}
+	return nil
+}
+
+// captureSummary is what a capture held.
+type captureSummary struct {
+	name     string
+	flow     capture.Flow
+	ssrc     uint32
+	form     feature.Form
+	start    time.Time
+	length   time.Duration
+	packets  uint64
+	partial  bool
+	baseline time.Duration
+	profile  *detect.Profile
+}
+
+func (s captureSummary) print(w io.Writer, alarms []windowLine) {
+	fmt.Fprintf(w, "%s: %d packets to %s, SSRC %08x, payload %s, %s from %s\n", s.name, s.packets, s.flow, s.ssrc, s.form,
+		s.length.Round(time.Second), s.start.UTC().Format("2006-01-02 15:04:05"))
+	if s.profile == nil {
+		fmt.Fprintf(w, "  too short: the baseline takes %s\n", s.baseline)
+		return
+	}
+	if s.partial {
+		fmt.Fprintln(w, "  packets are cut: what depends on payload is seen in part")
+	}
+	fmt.Fprintf(w, "  learned %d windows, %d words of grammar\n", s.profile.Hops, len(s.profile.Vocabulary.Words))
+	if len(alarms) == 0 {
+		fmt.Fprintln(w, "  no alarm")
+	}
+	for _, a := range alarms {
+		fmt.Fprintf(w, "  %8.2f s  %-6s %-18s %.2f  %s\n", a.T, a.Class, a.Kind, a.Score, a.Evidence)
+	}
+}
+
+// captureName is a file's name without its endings.
+func captureName(path string) string {
+	name := filepath.Base(path)
+	for _, end := range []string{".gz", ".pcapng", ".pcap", ".cap"} {
+		name = strings.TrimSuffix(name, end)
+	}
+	return name
+}
+
+// analyse runs the engine over one capture on the capture's own clock. each is
+// called for every window after the baseline.
+func (f *engineFlags) analyse(ctx context.Context, path string, each func(windowLine, *detect.Engine) error) (captureSummary, error) {
+	sum := captureSummary{name: captureName(path), baseline: f.Baseline}
+	if f.Sensitivity <= 0 || f.Sensitivity > 1 {
+		return sum, fmt.Errorf("sensitivity %g is not above 0 and at most 1", f.Sensitivity)
+	}
+	var want capture.Flow
+	if f.Flow != "" {
+		var err error
+		if want, err = capture.ParseFlow(f.Flow); err != nil {
+			return sum, err
+		}
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return sum, err
+	}
+	defer file.Close()
+	r, err := capture.Open(file, want)
+	if err != nil {
+		return sum, err
+	}
+	sum.flow, sum.ssrc, sum.form, sum.start = r.Flow(), r.SSRC(), r.Form(), r.Start()
+
+	meter := feature.NewMeter(r.Form())
+	engine := detect.NewEngine(r.Form(), detect.Settings{Sensitivity: f.Sensitivity, Weights: f.Weight})
+	var p feature.Packet
+	var w feature.Window
+	end := int64(feature.Hop)
+	for {
+		err := r.Next(&p)
+		last := errors.Is(err, io.EOF)
+		if err != nil && !last {
+			return sum, err
+		}
+		for !last && p.At >= end {
+			if err := ctx.Err(); err != nil {
+				return sum, err
+			}
+			meter.Roll(&w, end)
+			sum.partial = sum.partial || w.Partial()
+			verdict := engine.Observe(&w)
+			if engine.Learning() {
+				if end >= f.Baseline.Nanoseconds() {
+					sum.profile = engine.Settle()
+				}
+			} else if err := each(lineOf(sum.name, end, w.Partial(), verdict), engine); err != nil {
+				return sum, err
+			}
+			end += feature.Hop
+		}
+		if last {
+			return sum, nil
+		}
+		meter.Observe(&p)
+		sum.packets++
+		sum.length = time.Duration(p.At)
+	}
+}
+
+func lineOf(name string, end int64, partial bool, v detect.Verdict) windowLine {
+	return windowLine{
+		Capture: name, T: float64(end) / 1e9, Score: round(v.Score), Kind: v.Kind, Class: v.Class, Evidence: v.Text, Partial: partial,
+	}
+}
+
+// round keeps a score short without lifting it over the limit.
+func round(x float64) float64 { return float64(int(x*1000)) / 1000 }

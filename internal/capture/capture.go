@@ -1,0 +1,265 @@
+// Package capture reads the media stream out of a packet capture: pcap or pcapng,
+// gzip or not, micro- or nanoseconds, whole packets or cut ones. It needs no
+// libpcap.
+package capture
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/gopacket/gopacket/pcapgo"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
+)
+
+// probePackets is how many packets of the file are looked at to find the stream.
+const probePackets = 4000
+
+// sniffPackets is how many packets of the stream decide how its payload is read.
+const sniffPackets = 200
+
+// source is what both readers of pcapgo are.
+type source interface {
+	ZeroCopyReadPacketData() ([]byte, gopacket.CaptureInfo, error)
+	LinkType() layers.LinkType
+}
+
+// Reader hands out the packets of one stream in the order of the file.
+type Reader struct {
+	src      source
+	flow     Flow
+	ssrc     uint32
+	form     feature.Form
+	bare     bool // MPEG-TS without RTP
+	bareSeq  uint16
+	start    time.Time
+	last     int64
+	probed   []packet
+	buffered bool
+}
+
+// packet is one UDP packet of the probe.
+type packet struct {
+	at   time.Time
+	flow Flow
+	wire int
+	data []byte
+}
+
+// ErrNoStream says that a capture holds no RTP, SRTP or MPEG-TS over UDP.
+var ErrNoStream = errors.New("no RTP or MPEG-TS stream over UDP found: name the flow's port with --flow")
+
+// Open begins to read a capture and finds its stream: the UDP destination with the
+// most packets that look like RTP of one SSRC or like MPEG-TS, or the one that want
+// names (a zero field matches anything).
+func Open(r io.Reader, want Flow) (*Reader, error) {
+	src, err := openSource(r)
+	if err != nil {
+		return nil, err
+	}
+	c := &Reader{src: src}
+	for len(c.probed) < probePackets {
+		p, err := c.read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if p.wire < 0 || !want.matches(p.flow) {
+			continue
+		}
+		p.data = bytes.Clone(p.data)
+		c.probed = append(c.probed, p)
+	}
+	if err := c.choose(want != Flow{}); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func openSource(r io.Reader) (source, error) {
+	b := bufio.NewReaderSize(r, 1<<16)
+	magic, err := b.Peek(4)
+	if err != nil {
+		return nil, fmt.Errorf("capture is empty or shorter than its header: %w", err)
+	}
+	if magic[0] == 0x1f && magic[1] == 0x8b {
+		z, err := gzip.NewReader(b)
+		if err != nil {
+			return nil, fmt.Errorf("capture: %w", err)
+		}
+		b = bufio.NewReaderSize(z, 1<<16)
+		if magic, err = b.Peek(4); err != nil {
+			return nil, fmt.Errorf("capture is empty or shorter than its header: %w", err)
+		}
+	}
+	if bytes.Equal(magic, []byte{0x0a, 0x0d, 0x0d, 0x0a}) {
+		src, err := pcapgo.NewNgReader(b, pcapgo.NgReaderOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("capture (pcapng): %w", err)
+		}
+		return src, nil
+	}
+	src, err := pcapgo.NewReader(b)
+	if err != nil {
+		return nil, fmt.Errorf("neither pcap nor pcapng, gzip or not: %w", err)
+	}
+	return src, nil
+}
+
+// read returns the next UDP packet; its data is valid until the next call. wire is
+// negative for what is no UDP.
+func (c *Reader) read() (packet, error) {
+	data, info, err := c.src.ZeroCopyReadPacketData()
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return packet{}, io.EOF // the last packet of a file that was still being written
+	}
+	if err != nil {
+		return packet{}, fmt.Errorf("capture: %w", err)
+	}
+	p := packet{at: info.Timestamp, wire: -1}
+	if u, ok := parseUDP(c.src.LinkType(), data); ok {
+		p.flow, p.wire, p.data = u.flow, u.length, u.payload
+	}
+	return p, nil
+}
+
+// choose finds the stream among the probed packets and how to read it.
+func (c *Reader) choose(named bool) error {
+	type key struct {
+		flow Flow
+		ssrc uint32
+		bare bool
+	}
+	type tally struct {
+		runs int
+		seq  uint16
+	}
+	found := map[key]*tally{}
+	var best key
+	for _, p := range c.probed {
+		k := key{flow: p.flow}
+		var seq uint16
+		if h, _, err := feature.ParseHeader(p.data); err == nil && !isRTCP(p.data) {
+			k.ssrc, seq = h.SSRC, h.Seq
+		} else if len(p.data) > 0 && p.data[0] == 0x47 && p.wire%188 == 0 {
+			k.bare = true
+		} else {
+			continue
+		}
+		t := found[k]
+		if t == nil {
+			t = &tally{seq: seq - 1}
+			found[k] = t
+		}
+		if k.bare || seq-t.seq <= 3 { // in order, but for a loss
+			t.runs++
+		}
+		t.seq = seq
+		if b := found[best]; b == nil || t.runs > b.runs {
+			best = k
+		}
+	}
+	least := 16
+	if named {
+		least = 1
+	}
+	if t := found[best]; t == nil || t.runs < least {
+		return ErrNoStream
+	}
+	c.flow, c.ssrc, c.bare = best.flow, best.ssrc, best.bare
+	var s feature.Sniffer
+	n := 0
+	for _, p := range c.probed {
+		if p.flow != c.flow {
+			continue
+		}
+		if c.start.IsZero() {
+			c.start = p.at
+		}
+		if c.bare {
+			s.Add(p.data, p.wire)
+		} else if h, size, err := feature.ParseHeader(p.data); err == nil && h.SSRC == c.ssrc {
+			s.Add(p.data[size:], p.wire-size)
+		}
+		if n++; n >= sniffPackets {
+			break
+		}
+	}
+	c.form = s.Form()
+	c.buffered = true
+	return nil
+}
+
+// Flow is the stream's destination.
+func (c *Reader) Flow() Flow { return c.flow }
+
+// SSRC is the stream's synchronisation source, 0 for MPEG-TS without RTP.
+func (c *Reader) SSRC() uint32 { return c.ssrc }
+
+// Form is how the payload is read.
+func (c *Reader) Form() feature.Form { return c.form }
+
+// Start is when the flow's first packet arrived; packets count from there.
+func (c *Reader) Start() time.Time { return c.start }
+
+// Next fills p with the stream's next packet. p.Payload is valid until the next
+// call. At the end the error is io.EOF.
+func (c *Reader) Next(p *feature.Packet) error {
+	for {
+		var u packet
+		if len(c.probed) > 0 {
+			u, c.probed = c.probed[0], c.probed[1:]
+		} else {
+			var err error
+			if u, err = c.read(); err != nil {
+				return err
+			}
+		}
+		if u.wire < 0 || u.flow != c.flow || isRTCP(u.data) {
+			continue
+		}
+		c.fill(p, u)
+		return nil
+	}
+}
+
+func (c *Reader) fill(p *feature.Packet, u packet) {
+	// A capture clock that steps back must not turn time round.
+	c.last = max(c.last, u.at.Sub(c.start).Nanoseconds())
+	*p = feature.Packet{At: c.last, Wire: u.wire}
+	if c.bare {
+		p.PayloadType, p.Seq, p.Payload = 33, c.bareSeq, u.data
+		p.Alien = len(u.data) == 0 || u.data[0] != 0x47
+		c.bareSeq++
+		return
+	}
+	h, size, err := feature.ParseHeader(u.data)
+	if err != nil || h.SSRC != c.ssrc {
+		p.Alien = true
+		if len(u.data) > 0 {
+			p.Flags = u.data[0]
+		}
+		p.PayloadType = h.PayloadType
+		return
+	}
+	p.Header, p.HeaderLen = h, size
+	p.Payload = u.data[size:min(len(u.data), max(u.wire, size))]
+	if n := len(p.Payload); h.Flags&0x20 != 0 && n > 0 && !cut(p) {
+		// Padding is no payload (RFC 3550 §5.1); its length is the last octet.
+		p.Payload = p.Payload[:n-min(int(p.Payload[n-1]), n)]
+	}
+}
+
+func cut(p *feature.Packet) bool { return len(p.Payload) < p.Wire-p.HeaderLen }
+
+// isRTCP tells RTCP on the media port from media (RFC 5761 §4).
+func isRTCP(b []byte) bool { return len(b) >= 2 && b[0]>>6 == 2 && b[1] >= 192 && b[1] <= 223 }

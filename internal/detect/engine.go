@@ -1,0 +1,108 @@
+package detect
+
+import (
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
+)
+
+// Engine is one stream's: it learns, then judges. It belongs to one goroutine.
+type Engine struct {
+	settings  Settings
+	viewer    *viewer
+	learner   *Learner
+	profile   *Profile
+	detectors []Detector
+	advisory  []bool
+	decision  *Decision
+	evidence  []Evidence
+	raw       []Evidence
+	seed      uint64
+}
+
+// NewEngine begins to learn a stream with the given form of payload.
+func NewEngine(form feature.Form, s Settings) *Engine {
+	if s.Sensitivity == 0 {
+		s.Sensitivity = 0.5
+	}
+	return &Engine{settings: s, viewer: newViewer(), learner: NewLearner(form), decision: NewDecision(), seed: 1}
+}
+
+// Learning reports whether the baseline is still being gathered.
+func (e *Engine) Learning() bool { return e.profile == nil }
+
+// Profile is the profile, nil while learning.
+func (e *Engine) Profile() *Profile { return e.profile }
+
+// Observe takes the next hop: it learns from it, or judges it.
+func (e *Engine) Observe(w *feature.Window) Verdict {
+	v := e.viewer.push(w)
+	if e.profile == nil {
+		e.learner.Add(v)
+		return Verdict{}
+	}
+	e.viewer.gate(e.profile)
+	e.evidence = e.evidence[:0]
+	scale := e.settings.scale()
+	for i, d := range e.detectors {
+		ev := d.Score(v)
+		weight, ok := e.settings.Weights[d.Name()]
+		if !ok {
+			weight = 1
+		}
+		ev.Score *= weight * scale
+		ev.Advisory = e.advisory[i]
+		e.evidence = append(e.evidence, ev)
+	}
+	e.raw = append(e.raw[:0], e.evidence...)
+	return e.decision.Judge(e.evidence)
+}
+
+// Settle ends learning.
+func (e *Engine) Settle() *Profile {
+	e.profile = e.learner.Finish(e.seed)
+	e.learner = nil
+	accusing, advisory := Detectors(e.profile)
+	e.detectors = append(accusing, advisory...)
+	e.advisory = make([]bool, len(e.detectors))
+	for i := range advisory {
+		e.advisory[len(accusing)+i] = true
+	}
+	return e.profile
+}
+
+// Detectors makes the detectors over a profile: those that accuse, in order of
+// strength, and those that only support. Which is which was found by ablation.
+func Detectors(p *Profile) (accusing, advisory []Detector) {
+	return []Detector{
+			newCount(p, twoContents, "two-contents", Source, 2, "sequence numbers a second time with other content"),
+			newCount(p, aliens, "alien", Source, 3, "packets that are not this stream's"),
+			newCount(p, echoes, "echo", Source, 2, "payloads repeated under new sequence numbers"),
+			newCount(p, overCap, "over-cap", Source, 2, "packets greater than any before"),
+			newCount(p, violations, "order", Source, 3, "fragments, markers or counters out of order"),
+			newCount(p, jumps, "renumbering", Source, 3, "jumps of the numbering"),
+			newGrammar(p, "grammar", feature.FamilyHeader, feature.FamilyUnit, feature.FamilySlice),
+			newGrammar(p, "parameter-set", feature.FamilyParameter),
+			newGrammar(p, "clock-step", feature.FamilyStep),
+			newGrammar(p, "packet-size", feature.FamilySize),
+			pacing{p},
+			loop{p},
+			volume{p},
+			&drift{p: p, r: newRamp()},
+			&bottleneck{p: p, e: newEnvelope(2 * tenSec)},
+			tick{p},
+		}, []Detector{
+			distance{p, sizeDistance, "size-distribution", Source},
+			distance{p, iatDistance, "iat-distribution", Path},
+			distance{p, paceDistance, "pace-distribution", Path},
+			&step{p: p, e: newEnvelope(40 * hopsPerSecond)},
+			zscore{p, 6},
+			robust{p, 6},
+			isolation{p, 0.1},
+		}
+}
+
+// Evidence is what every detector said of the last hop, before episodes were
+// told apart. The slice is valid until the next call of Observe.
+func (e *Engine) Evidence() []Evidence { return e.raw }
+
+// Vector is the last second in numbers; ok is false where there were too few packets.
+func (e *Engine) Vector() (v feature.Vector, ok bool) { return e.viewer.view.V1, e.viewer.view.OK1 }

@@ -1,0 +1,97 @@
+package detect
+
+import (
+	"fmt"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
+)
+
+// grammar accuses where a source uses words that it never used. Its families have
+// their own limits; the value is occasions within 10 s.
+type grammar struct {
+	p        *Profile
+	family   []feature.Family
+	kind     string
+	sums     []tally
+	examples []feature.Token
+}
+
+func newGrammar(p *Profile, kind string, families ...feature.Family) *grammar {
+	g := &grammar{p: p, kind: kind, family: families, examples: make([]feature.Token, len(families))}
+	for range families {
+		g.sums = append(g.sums, newTally(tenSec))
+	}
+	return g
+}
+
+func (g *grammar) Name() string { return g.kind }
+
+func (g *grammar) Score(v *View) Evidence {
+	n, example := g.p.Vocabulary.novelty(&v.Hop)
+	e := Evidence{Kind: g.kind, Class: Source}
+	for i, f := range g.family {
+		sum := g.sums[i].add(n[f])
+		if n[f] > 0 {
+			g.examples[i] = example[f]
+		}
+		lim := g.p.Vocabulary.Families[f]
+		if lim.Limit == 0 {
+			continue
+		}
+		if s := sum / lim.Limit; s > e.Score {
+			e.Score, e.Value, e.Limit = s, sum, lim.Limit
+			if s >= said {
+				e.Text = fmt.Sprintf("%g times in 10 s what this source never sent (%s; it knows %d of this sort; limit %g)",
+					sum, g.examples[i], lim.Known, lim.Limit)
+			}
+		}
+	}
+	return e
+}
+
+// countLimit is what a count within 10 s may reach.
+func (p *Profile) countLimit(c counter, floor float64) float64 {
+	return floor + 2*p.Counts[c].Worst
+}
+
+// count accuses where something happens more often within 10 s than ever in the
+// baseline.
+type count struct {
+	p     *Profile
+	of    counter
+	kind  string
+	class Class
+	floor float64
+	text  string
+	sum   tally
+}
+
+func (c *count) Name() string { return c.kind }
+
+func (c *count) Score(v *View) Evidence {
+	n := c.of.of(&v.Hop, c.p)
+	switch {
+	case c.of == overCap && c.p.CapShare < capShareLeast:
+		n = 0
+	case c.of == echoes && v.V4[feature.ByteRate] < c.p.Fours[feature.ByteRate].Min-echoVolume:
+		n = 0 // a picture stiller than any of the baseline repeats itself
+	}
+	sum := c.sum.add(n)
+	limit := c.p.countLimit(c.of, c.floor)
+	e := Evidence{Kind: c.kind, Class: c.class, Score: sum / limit, Value: sum, Limit: limit}
+	if e.Score >= said {
+		e.Text = fmt.Sprintf("%g %s in 10 s (limit %g; worst of the baseline %g)", sum, c.text, limit, c.p.Counts[c.of].Worst)
+	}
+	return e
+}
+
+// capShareLeast is the share of packets that must have the greatest size for it to be
+// a limit that the sender keeps, and no accident.
+const capShareLeast = 0.1
+
+// echoVolume is how far below the baseline's least, in octaves, echoes still count.
+const echoVolume = 0.1
+
+func newCount(p *Profile, of counter, kind string, class Class, floor float64, text string) *count {
+	return &count{p: p, of: of, kind: kind, class: class, floor: floor, text: text, sum: newTally(tenSec)}
+}

@@ -1,0 +1,168 @@
+package detect
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
+)
+
+func paceSpread(w *feature.Window) float64 {
+	v, ok := w.Vector()
+	if !ok {
+		return 99
+	}
+	return v[feature.PaceSpread]
+}
+
+// envelopeHops is the length over which the low edge of the delay is taken.
+const envelopeHops = 6 * hopsPerSecond
+
+// envelope follows the low edge of the delay.
+type envelope struct {
+	hops []float64
+	next int
+	n    int
+}
+
+func newEnvelope(n int) envelope { return envelope{hops: make([]float64, n)} }
+
+func (e *envelope) add(ms float64) {
+	e.hops[e.next] = ms
+	e.next = (e.next + 1) % len(e.hops)
+	e.n = min(e.n+1, len(e.hops))
+}
+
+// low is the second smallest of the newest n hops that lie skip hops back.
+func (e *envelope) low(skip, n int) (float64, bool) {
+	if e.n < skip+n {
+		return 0, false
+	}
+	a, b := 1e18, 1e18
+	for i := skip; i < skip+n; i++ {
+		v := e.hops[(e.next-1-i+2*len(e.hops))%len(e.hops)]
+		if v < a {
+			a, b = v, a
+		} else if v < b {
+			b = v
+		}
+	}
+	return b, true
+}
+
+func envelopeSwing(delays []float64) float64 {
+	e := newEnvelope(30 * hopsPerSecond)
+	swing := 0.0
+	for _, d := range delays {
+		e.add(d)
+		now, ok := e.low(0, envelopeHops)
+		before, ok2 := e.low(envelopeHops, 4*envelopeHops-envelopeHops)
+		if ok && ok2 {
+			swing = max(swing, now-before, before-now)
+		}
+	}
+	return swing
+}
+
+// bottleneck notices a link that is permanently full: packets leave it at its rate
+// without a pause, so that the time per byte hardly varies and accounts for all of the
+// time, and they queue. Jitter, grants and loss widen the spread; a burst leaves pauses.
+type bottleneck struct {
+	p *Profile
+	e envelope
+}
+
+const (
+	bottleneckDelay  = 30.0 // ms of queue
+	bottleneckShare  = 0.75 // of the baseline's smallest spread
+	bottleneckSpread = 2.0  // octaves at most
+	bottleneckBusy   = 0.5  // of the time at least
+)
+
+func (*bottleneck) Name() string { return "bottleneck" }
+
+// busy is the share of the time that sending at the median time per byte takes.
+func busy(w *feature.Window) float64 {
+	v, ok := w.Vector()
+	if !ok {
+		return 0
+	}
+	return math.Exp2(v[feature.PaceMedian]-1) * float64(w.Bytes) / (w.Seconds() * 1e9)
+}
+
+func (b *bottleneck) Score(v *View) Evidence {
+	e := Evidence{Kind: "bottleneck", Class: Path}
+	if ms, ok := v.Hop.DelayMS(); ok {
+		b.e.add(ms)
+	}
+	now, ok := b.e.low(0, fourSec/2)
+	if !ok || b.p.PaceMin == 0 {
+		return e
+	}
+	spread, full := paceSpread(&v.S4), busy(&v.S4)
+	e.Limit = min(bottleneckSpread, bottleneckShare*b.p.PaceMin)
+	e.Value = spread
+	narrow := e.Limit / max(spread, 0.01)
+	queued := (now - b.p.DelayMin) / max(bottleneckDelay, 1.5*(b.p.DelayMax-b.p.DelayMin))
+	e.Score = min(narrow, queued, full/bottleneckBusy, 10)
+	e.Score = max(0, e.Score)
+	if e.Score >= said {
+		e.Text = fmt.Sprintf("the link is full: pace spreads over %.2f octaves (baseline at least %.2f), sends %.0f %% of the time, delay is %.0f ms above its least",
+			spread, b.p.PaceMin, 100*full, now-b.p.DelayMin)
+	}
+	return e
+}
+
+// tick notices a relay's clock in the arrival times.
+type tick struct{ p *Profile }
+
+const (
+	tickFloor  = 0.6
+	tickMargin = 0.3
+	tickLeast  = 120 // packets in 4 s
+)
+
+func (tick) Name() string { return "tick" }
+
+func (d tick) Score(v *View) Evidence {
+	e := Evidence{Kind: "tick", Class: Path, Limit: min(0.95, max(tickFloor, d.p.TickMax+tickMargin))}
+	if v.Disturbed || v.S4.TickCount < tickLeast {
+		return e
+	}
+	e.Value = v.S4.Tick()
+	e.Score = e.Value / e.Limit
+	if e.Score >= said {
+		e.Text = fmt.Sprintf("packets leave on a clock of 1 ms (Rayleigh %.2f over 4 s; baseline at most %.2f)", e.Value, d.p.TickMax)
+	}
+	return e
+}
+
+// step notices that the low edge of the delay moved and stayed. A reroute does the
+// same as a relay: it says that the path changed.
+type step struct {
+	p *Profile
+	e envelope
+}
+
+const stepFloor = 4.0 // ms
+
+func (*step) Name() string { return "delay-step" }
+
+func (d *step) Score(v *View) Evidence {
+	e := Evidence{Kind: "delay-step", Class: Path, Limit: max(stepFloor, 3*d.p.DelaySwing)}
+	if ms, ok := v.Hop.DelayMS(); ok {
+		d.e.add(ms)
+	}
+	now, ok := d.e.low(0, envelopeHops)
+	before, ok2 := d.e.low(envelopeHops, 3*envelopeHops)
+	if !ok || !ok2 || v.Disturbed {
+		return e
+	}
+	e.Value = now - before
+	e.Score = slices.Max([]float64{e.Value, -e.Value}) / e.Limit
+	if e.Score >= said {
+		e.Text = fmt.Sprintf("least delay moved by %+.1f ms and stayed (baseline at most %.1f ms)", e.Value, d.p.DelaySwing)
+	}
+	return e
+}

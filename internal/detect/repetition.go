@@ -1,0 +1,65 @@
+package detect
+
+import (
+	"fmt"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
+)
+
+// Least numbers for a share to mean something.
+const (
+	loopLeast    = 12
+	repeatLeast  = 12
+	repeatFrames = 8
+)
+
+func loopShare(w *feature.Window) float64 {
+	if w.LoopFrames < loopLeast {
+		return 0
+	}
+	return float64(w.LoopHits) / float64(w.LoopFrames)
+}
+
+func repeatShare(w *feature.Window) float64 {
+	if w.Hashed < repeatLeast {
+		return 0
+	}
+	// Both of packets and of frames: of a still picture only the refreshes come again.
+	return min(float64(w.Repeats)/float64(w.Hashed), float64(w.RepeatFrames)/float64(max(w.HashedFrames, repeatFrames)))
+}
+
+// Floors of the shares that accuse. Content that comes a second time through an
+// encoder reaches 0.14 of frame sizes.
+const (
+	loopFloor   = 0.4
+	repeatFloor = 0.25
+)
+
+// loop accuses a recording that is played again: payloads, or runs of frame sizes,
+// that were there before.
+type loop struct{ p *Profile }
+
+func (l loop) Name() string { return "loop" }
+
+func (l loop) Score(v *View) Evidence {
+	e := Evidence{Kind: "loop", Class: Source}
+	sizes, payloads := loopShare(&v.S4), repeatShare(&v.S4)
+	sizeLimit := max(loopFloor, min(0.95, 2*l.p.LoopMax))
+	payloadLimit := max(repeatFloor, min(0.95, 2*l.p.RepeatMax))
+	if l.p.LoopMax > 0.6 { // the source repeats its sizes by itself
+		sizes = 0
+	}
+	if l.p.RepeatMax > 0.6 {
+		payloads = 0
+	}
+	e.Score, e.Value, e.Limit = sizes/sizeLimit, sizes, sizeLimit
+	what := "runs of frame sizes"
+	if s := payloads / payloadLimit; s > e.Score {
+		e.Score, e.Value, e.Limit = s, payloads, payloadLimit
+		what = "payloads"
+	}
+	if e.Score >= said {
+		e.Text = fmt.Sprintf("%.0f %% of %s in 4 s were sent before (limit %.0f %%)", 100*e.Value, what, 100*e.Limit)
+	}
+	return e
+}

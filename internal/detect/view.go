@@ -1,0 +1,66 @@
+package detect
+
+import "github.com/gaitkeeper/gaitkeeper/internal/feature"
+
+// hopsPerSecond is the number of hops in a second.
+const hopsPerSecond = 4
+
+// Scales in hops.
+const (
+	second   = hopsPerSecond
+	fourSec  = 4 * hopsPerSecond
+	tenSec   = 10 * hopsPerSecond
+	gateHops = 7 * hopsPerSecond
+)
+
+// View is what a detector sees of one hop: the hop itself, sums over the last 1, 4
+// and 10 s, and the numbers of the sums. The windows belong to the view.
+type View struct {
+	Hop      feature.Window
+	S1, S4   feature.Window
+	S10      feature.Window
+	V1, V4   feature.Vector
+	OK1, OK4 bool // the vector means something
+	Full     bool // ten seconds are there
+	Index    int  // number of the hop in the stream
+	// Disturbed: within the last 7 s there was a silence or loss beyond the
+	// baseline's. Timing and volume then say nothing about the source.
+	Disturbed bool
+}
+
+// viewer builds views.
+type viewer struct {
+	one, four, ten *slider
+	view           View
+	quiet          int // hops since the last disturbance
+}
+
+func newViewer() *viewer {
+	return &viewer{one: newSlider(second), four: newSlider(fourSec), ten: newSlider(tenSec), quiet: gateHops}
+}
+
+func (r *viewer) push(w *feature.Window) *View {
+	v := &r.view
+	v.Hop = *w
+	r.one.push(w, &v.S1)
+	r.four.push(w, &v.S4)
+	v.Full = r.ten.push(w, &v.S10)
+	v.V1, v.OK1 = v.S1.Vector()
+	v.V4, v.OK4 = v.S4.Vector()
+	v.Index++
+	return v
+}
+
+// gate notes a disturbance of the path.
+func (r *viewer) gate(p *Profile) {
+	w := &r.view.Hop
+	silent := w.Packets == 0 || float64(w.MaxGap) > 1.5*p.MaxGap+150e6
+	lossy := float64(w.Lost) > 1+2*p.MaxLost
+	jumped := w.Jumps > 0
+	if silent || lossy || jumped {
+		r.quiet = 0
+	} else {
+		r.quiet++
+	}
+	r.view.Disturbed = r.quiet < gateHops
+}

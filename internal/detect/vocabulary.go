@@ -1,0 +1,183 @@
+package detect
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
+)
+
+// Word is a token of the baseline.
+type Word struct {
+	Token feature.Token
+	Count uint32 // occasions in the baseline
+	First uint32 // hop of the first
+}
+
+// vocabularyRoom bounds a vocabulary: a stream that says more is not told by words.
+const vocabularyRoom = 4096
+
+// Vocabulary is the set of tokens that a source uses, and per family how complete
+// the baseline shows it to be.
+type Vocabulary struct {
+	Words    []Word // by token
+	Families [feature.Families]FamilyLimit
+	Quantum  int // greatest common step of the RTP timestamp in ticks, 0 if there is none
+}
+
+// FamilyLimit is how many occasions of unknown words within 10 s accuse.
+type FamilyLimit struct {
+	Known int // words
+	Late  int // of them, first seen in the later half of the baseline
+	// Worst is the most occasions within 10 s of words that the first half did not
+	// have: what novelty the source itself makes.
+	Worst float64
+	Limit float64 // 0: the family is too varied to accuse
+}
+
+// Has reports whether the source used t, or a timestamp step that is a multiple of
+// its quantum.
+func (y *Vocabulary) Has(t feature.Token) bool {
+	_, ok := slices.BinarySearchFunc(y.Words, t, func(w Word, t feature.Token) int { return cmp.Compare(w.Token, t) })
+	return ok || t.Family() == feature.FamilyStep && onQuantum(t.Step(), y.Quantum)
+}
+
+// onQuantum reports whether a step is a whole multiple of q, but for rounding.
+func onQuantum(step, q int) bool {
+	if q == 0 {
+		return false
+	}
+	if step < 0 {
+		step = -step
+	}
+	r := step % q
+	return min(r, q-r) <= 2
+}
+
+// novelty counts occasions of unknown words in w, by family.
+func (y *Vocabulary) novelty(w *feature.Window) (n [feature.Families]float64, example [feature.Families]feature.Token) {
+	for _, c := range w.Tokens.All() {
+		if f := c.Token.Family(); !y.Has(c.Token) {
+			n[f] += float64(c.Count)
+			example[f] = c.Token
+		}
+	}
+	return n, example
+}
+
+// Limits of unknown occasions within 10 s.
+const (
+	noveltyFloor      = 3
+	noveltyLateLimit  = 6 // more late words than this: the family does not accuse
+	parameterFloor    = 1
+	parameterLeastRun = 2 // occasions of the baseline's parameter sets
+)
+
+// vocabularyLearner gathers a vocabulary.
+type vocabularyLearner struct {
+	words    map[feature.Token]*Word
+	perHop   []map[feature.Token]uint32
+	overfull bool
+}
+
+func newVocabularyLearner() *vocabularyLearner {
+	return &vocabularyLearner{words: map[feature.Token]*Word{}}
+}
+
+func (l *vocabularyLearner) add(w *feature.Window, hop int) {
+	seen := make(map[feature.Token]uint32, len(w.Tokens.All()))
+	for _, c := range w.Tokens.All() {
+		seen[c.Token] = c.Count
+		word := l.words[c.Token]
+		if word == nil {
+			if len(l.words) >= vocabularyRoom {
+				l.overfull = true
+				continue
+			}
+			word = &Word{Token: c.Token, First: uint32(hop)}
+			l.words[c.Token] = word
+		}
+		word.Count += c.Count
+	}
+	l.perHop = append(l.perHop, seen)
+	if w.Tokens.Overflow > 0 {
+		l.overfull = true
+	}
+}
+
+func (l *vocabularyLearner) finish() Vocabulary {
+	var y Vocabulary
+	for _, w := range l.words {
+		y.Words = append(y.Words, *w)
+	}
+	slices.SortFunc(y.Words, func(a, b Word) int { return cmp.Compare(a.Token, b.Token) })
+	y.Quantum = l.quantum()
+	half := uint32(len(l.perHop) / 2)
+	late := map[feature.Token]bool{}
+	var occasions [feature.Families]float64
+	for _, w := range y.Words {
+		f := w.Token.Family()
+		y.Families[f].Known++
+		occasions[f] += float64(w.Count)
+		if w.First >= half && !(f == feature.FamilyStep && onQuantum(w.Token.Step(), y.Quantum)) {
+			y.Families[f].Late++
+			late[w.Token] = true
+		}
+	}
+	var sums [feature.Families]tally
+	for f := range sums {
+		sums[f] = newTally(tenSec)
+	}
+	for _, hop := range l.perHop[half:] {
+		var n [feature.Families]float64
+		for t, c := range hop {
+			if late[t] {
+				n[t.Family()] += float64(c)
+			}
+		}
+		for f := range sums {
+			y.Families[f].Worst = max(y.Families[f].Worst, sums[f].add(n[f]))
+		}
+	}
+	for f := range y.Families {
+		lim := &y.Families[f]
+		if l.overfull && feature.Family(f) != feature.FamilyHeader || lim.Late > noveltyLateLimit {
+			continue
+		}
+		floor := float64(noveltyFloor)
+		if feature.Family(f) == feature.FamilyParameter && lim.Late == 0 && occasions[f] >= parameterLeastRun {
+			floor = parameterFloor
+		}
+		lim.Limit = floor + float64(lim.Late) + 2*lim.Worst
+	}
+	return y
+}
+
+// quantum finds the largest step of which nearly all others are multiples.
+func (l *vocabularyLearner) quantum() int {
+	var total uint32
+	var steps []Word
+	for t, w := range l.words {
+		if t.Family() == feature.FamilyStep {
+			total += w.Count
+			steps = append(steps, *w)
+		}
+	}
+	best := 0
+	for _, s := range steps {
+		q := s.Token.Step()
+		if q < 300 || s.Count < 3 || q <= best { // above 300 frames a second is no picture
+			continue
+		}
+		var on uint32
+		for _, o := range steps {
+			if onQuantum(o.Token.Step(), q) {
+				on += o.Count
+			}
+		}
+		if float64(on) >= 0.995*float64(total) {
+			best = q
+		}
+	}
+	return best
+}

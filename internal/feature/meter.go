@@ -1,0 +1,305 @@
+package feature
+
+import (
+	"math"
+	"math/bits"
+)
+
+// Meter measures one stream. It belongs to one goroutine, and neither reads a clock
+// nor allocates after [NewMeter].
+type Meter struct {
+	form Form
+	w    Window
+
+	started   bool
+	last      int64 // arrival of the packet before
+	lastSeq   int64 // highest sequence number, extended
+	lastTS    uint32
+	mediaTime int64 // extended RTP timestamp of the last packet in order
+	mediaHigh int64 // its maximum
+	origin    int64 // delay of the first packet, µs
+	marker    bool  // the packet before ended its frame
+	sameTime  bool  // this packet has the timestamp of the one before
+
+	frameBytes, framePackets uint64
+	inFrame                  bool
+	hashedFrame              bool // a payload of this frame was looked up
+	repeatedFrame            bool // and one was known
+
+	slotStart int64
+	slotBytes uint64
+
+	seen       [seenRoom]seenPacket
+	tokens     tokenTable
+	fragment   fragmentState
+	continuity tsContinuity
+	repeats    *repeatTable
+	loop       *loopFinder
+	echo       echoState
+}
+
+const (
+	seenRoom = 1024 // packets remembered by number, a power of two
+	peakSlot = 50e6 // ns
+	// A number further away than this is no loss and no late packet: the numbering
+	// began anew.
+	jumpDistance = seenRoom / 2
+)
+
+type seenPacket struct {
+	seq  int64 // extended number plus one, 0 is free
+	hash uint32
+}
+
+// NewMeter makes the meter of a stream whose payload has the given form. It takes
+// about 370 KiB.
+func NewMeter(form Form) *Meter {
+	m := &Meter{form: form, tokens: newTokenTable(), repeats: new(repeatTable), loop: new(loopFinder)}
+	m.clear()
+	return m
+}
+
+func (m *Meter) clear() {
+	m.w = Window{Delay: noDelay, Delay2: noDelay}
+}
+
+// tickTable holds cos and sin of 256 phases, times 1024.
+var tickTable = func() (t [256][2]int16) {
+	for i := range t {
+		s, c := math.Sincos(2 * math.Pi * (float64(i) + 0.5) / 256)
+		t[i] = [2]int16{int16(math.Round(c * 1024)), int16(math.Round(s * 1024))}
+	}
+	return t
+}()
+
+// Observe measures one packet. Its stages: aliens out; numbering (loss, order, a
+// number twice); arrival; size; frame; payload.
+func (m *Meter) Observe(p *Packet) {
+	header := uint32(p.Flags)<<8 | uint32(p.PayloadType)
+	if p.Alien {
+		m.w.Aliens++
+		m.tokens.add(token(FamilyHeader, 1<<16|header), p.At)
+		return
+	}
+	m.tokens.add(token(FamilyHeader, header), p.At)
+
+	consecutive, fresh := m.number(p)
+	if !fresh {
+		return
+	}
+	m.arrival(p)
+	m.size(p)
+	m.frame(p, consecutive)
+	if p.cut() {
+		m.w.CutPackets++
+	}
+	if len(p.Payload) > 0 && m.form != Hidden {
+		m.payload(p, consecutive)
+	}
+	m.marker = p.Marker
+	m.last = p.At
+	m.started = true
+}
+
+// number follows the sequence numbers. consecutive: the packet before had the number
+// before. fresh: the number was not there yet.
+func (m *Meter) number(p *Packet) (consecutive, fresh bool) {
+	if !m.started {
+		m.lastSeq = int64(p.Seq) + 1<<16
+		m.lastTS = p.Timestamp
+		m.origin = p.At / 1000
+		m.seen[m.lastSeq&(seenRoom-1)] = seenPacket{m.lastSeq + 1, m.content(p)}
+		return false, true
+	}
+	d := int64(int16(p.Seq - uint16(m.lastSeq)))
+	seq := m.lastSeq + d
+	slot := &m.seen[seq&(seenRoom-1)]
+	switch {
+	case d > jumpDistance || d < -jumpDistance:
+		m.w.Jumps++
+	case d == 1:
+		consecutive = true
+	case d > 1:
+		m.w.Lost += uint64(d - 1)
+	default:
+		if slot.seq == seq+1 {
+			if slot.hash == m.content(p) {
+				m.w.Duplicates++
+			} else {
+				m.w.TwoContents++
+			}
+			return false, false
+		}
+		m.w.Reordered++
+		if m.w.Lost > 0 { // it was counted lost; if in an earlier window, that one stands
+			m.w.Lost--
+		}
+		*slot = seenPacket{seq + 1, m.content(p)}
+		return false, true
+	}
+	*slot = seenPacket{seq + 1, m.content(p)}
+	m.lastSeq = seq
+	return consecutive, true
+}
+
+// content is a hash that tells two packets of one number apart.
+func (m *Meter) content(p *Packet) uint32 {
+	h := mix(uint64(p.Timestamp)<<1|uint64(p.PayloadType)<<40, uint64(p.Wire))
+	return uint32(hashBytes(h, p.Payload[:min(len(p.Payload), repeatBytes)]))
+}
+
+func (m *Meter) arrival(p *Packet) {
+	w := &m.w
+	if !m.started {
+		return
+	}
+	gap := uint64(max(p.At-m.last, 0))
+	us := gap / 1000
+	w.Gaps++
+	w.IATSum += gap
+	w.IATSq += us * us
+	w.MaxGap = max(w.MaxGap, gap)
+	w.IATs[logBucket(us, 1, 0, IATBuckets)]++
+	w.PerByte[logBucket(gap*16/uint64(max(p.Wire, 1)), 2, 12, GapBuckets)]++
+	if gap < 20e6 {
+		t := tickTable[uint64(p.At)%tickPeriod*256/tickPeriod]
+		w.TickCos += int64(t[0])
+		w.TickSin += int64(t[1])
+		w.TickCount++
+	}
+}
+
+// logBucket is the bucket of v in a log-spaced histogram with 1<<fraction buckets an
+// octave, the first offset of them cut off.
+func logBucket(v uint64, fraction, offset, buckets int) int {
+	if v == 0 {
+		return 0
+	}
+	n := bits.Len64(v)
+	var f int
+	if n > fraction {
+		f = int(v>>(n-1-fraction)) & (1<<fraction - 1)
+	} else {
+		f = int(v<<(fraction+1-n)) & (1<<fraction - 1)
+	}
+	return min(max((n-1)<<fraction+f-offset, 0), buckets-1)
+}
+
+func (m *Meter) size(p *Packet) {
+	w := &m.w
+	size := uint32(p.Wire)
+	if w.Packets == 0 {
+		w.SizeMin = size
+	}
+	w.Packets++
+	w.Bytes += uint64(size)
+	w.SizeSq += uint64(size) * uint64(size)
+	w.SizeMin = min(w.SizeMin, size)
+	w.SizeMax = max(w.SizeMax, size)
+	w.Sizes[min(size/64, SizeBuckets-1)]++
+	if t := &w.Top[0]; t.Count > 0 && t.Size == size {
+		t.Count++
+	} else {
+		addTop(&w.Top, SizeCount{size, 1})
+	}
+	if p.At-m.slotStart >= peakSlot {
+		m.slotStart = p.At
+		m.slotBytes = 0
+	}
+	m.slotBytes += uint64(size)
+	w.PeakBytes = max(w.PeakBytes, m.slotBytes)
+}
+
+// frame follows the RTP timestamp: frames, their step, rhythm and delay.
+func (m *Meter) frame(p *Packet, consecutive bool) {
+	w := &m.w
+	step := int64(int32(p.Timestamp - m.lastTS))
+	m.lastTS = p.Timestamp
+	m.sameTime = step == 0
+	m.mediaTime += step
+	if p.Marker {
+		w.Markers++
+	}
+	// 90 kHz ticks to µs: times 100/9.
+	delay := p.At/1000 - m.mediaTime*100/9 - m.origin
+	addDelay(&w.Delay, &w.Delay2, delay)
+	if step != 0 {
+		m.hashedFrame, m.repeatedFrame = false, false
+		if m.inFrame {
+			m.endFrame(p.At)
+		}
+		if m.mediaTime > m.mediaHigh {
+			w.MediaTicks += uint64(min(m.mediaTime-m.mediaHigh, 1<<26))
+			m.mediaHigh = m.mediaTime
+		}
+		if consecutive {
+			m.tokens.add(token(FamilyStep, uint32(min(max(step, -1<<26), 1<<26))), p.At)
+		}
+		m.inFrame = true
+	}
+	if consecutive && m.form != TS {
+		// A marker ends a frame (RFC 6184 §5.1): the next packet has another time, and
+		// no other packet has.
+		if m.marker == (step == 0) {
+			w.Violations++
+		}
+	}
+	m.frameBytes += uint64(p.Wire)
+	m.framePackets++
+}
+
+func (m *Meter) endFrame(at int64) {
+	w := &m.w
+	w.Frames++
+	w.FrameBytes += m.frameBytes
+	w.FrameSq += m.frameBytes * m.frameBytes
+	w.FramePackets += m.framePackets
+	size, run := uint32(m.frameBytes), loopRun
+	if m.form == TS {
+		size, run = uint32(m.framePackets), loopRunTS
+	}
+	eligible, seen := m.loop.add(size, run, uint32(at/1e6))
+	if eligible {
+		w.LoopFrames++
+	}
+	if seen {
+		w.LoopHits++
+	}
+	m.frameBytes, m.framePackets = 0, 0
+}
+
+func (m *Meter) payload(p *Packet, consecutive bool) {
+	b := p.Payload
+	switch m.form {
+	case TS:
+		es, where, pid := m.observeTS(p, consecutive)
+		m.observeRepeat(es, where, pid, consecutive, p)
+	case H264:
+		m.observeH264(p, consecutive)
+		where := noPicture
+		if t := b[0] & 0x1f; (t == rtpFUA || t == nalSlice || t == nalIDR) && len(b) > 2 {
+			where, b = inside, b[2:]
+		}
+		m.observeRepeat(b, where, 0, consecutive, p)
+	case H265:
+		m.observeH265(p, consecutive)
+		where := noPicture
+		if t := b[0] >> 1 & 0x3f; (t == rtpFU65 || t < hevcVPS) && len(b) > 3 {
+			where, b = inside, b[3:]
+		}
+		m.observeRepeat(b, where, 0, consecutive, p)
+	default:
+		m.tokens.add(token(FamilyUnit, uint32(b[0])), p.At)
+		if len(b) > 4 {
+			m.observeRepeat(b[4:], inside, 0, consecutive, p)
+		}
+	}
+}
+
+// Roll ends the window at end, moves it into out and begins the next one there.
+func (m *Meter) Roll(out *Window, end int64) {
+	m.tokens.roll(&m.w.Tokens)
+	m.w.Start, m.w.End, m.w.Hops = end-Hop, end, 1
+	*out = m.w
+	m.clear()
+}
