@@ -14,6 +14,10 @@ need ffprobe ffmpeg
 need gcc gcc libc6-dev
 need mosquitto mosquitto
 need gst-launch-1.0 gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+# The example device runs on Debian's own Python, whatever comes first in PATH.
+if ! /usr/bin/python3 -c 'import cbor2, cryptography, paho.mqtt' >/dev/null 2>&1; then
+	missing="$missing python3 python3-cbor2 python3-cryptography python3-paho-mqtt"
+fi
 if command -v gst-inspect-1.0 >/dev/null 2>&1; then
 	gst-inspect-1.0 srtpdec >/dev/null 2>&1 || missing="$missing gstreamer1.0-plugins-bad"
 	gst-inspect-1.0 rtpmp2tdepay >/dev/null 2>&1 || missing="$missing gstreamer1.0-plugins-good"
