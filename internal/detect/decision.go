@@ -30,8 +30,9 @@ type episode struct {
 	calm int // hops below half of the limit
 }
 
-// calmHops is how long scores must stay low for an episode to be over.
-const calmHops = 5 * hopsPerSecond
+// calmHops is how long scores must stay low for an episode to be over. A path that
+// changed stays changed, and its evidence comes and goes.
+var calmHops = map[Class]int{Source: 5 * hopsPerSecond, Path: 30 * hopsPerSecond}
 
 // quietScore is what held evidence of a running episode is shown as, at most.
 const quietScore = 0.99
@@ -54,7 +55,7 @@ func (d *Decision) Judge(all []Evidence) Verdict {
 		} else {
 			e.calm = 0
 		}
-		if e.calm >= calmHops {
+		if e.calm >= calmHops[c] {
 			delete(d.open, c)
 		}
 	}

@@ -83,6 +83,7 @@ func Detectors(p *Profile) (accusing, advisory []Detector) {
 			newGrammar(p, "parameter-set", feature.FamilyParameter),
 			newGrammar(p, "clock-step", feature.FamilyStep),
 			newGrammar(p, "packet-size", feature.FamilySize),
+			newAbsence(p),
 			pacing{p},
 			loop{p},
 			volume{p},

@@ -76,8 +76,8 @@ type bottleneck struct {
 const (
 	bottleneckDelay  = 30.0 // ms of queue
 	bottleneckShare  = 0.75 // of the baseline's smallest spread
-	bottleneckSpread = 2.0  // octaves at most
-	bottleneckBusy   = 0.5  // of the time at least
+	bottleneckSpread = 1.5  // octaves at most
+	bottleneckBusy   = 0.75 // of the time at least
 )
 
 func (*bottleneck) Name() string { return "bottleneck" }
@@ -118,8 +118,8 @@ func (b *bottleneck) Score(v *View) Evidence {
 type tick struct{ p *Profile }
 
 const (
-	tickFloor  = 0.6
-	tickMargin = 0.3
+	tickFloor  = 0.75
+	tickMargin = 0.35
 	tickLeast  = 120 // packets in 4 s
 )
 

@@ -18,6 +18,7 @@ type Profile struct {
 	Hops    int // windows learned from
 
 	Vocabulary Vocabulary
+	Rhythms    []Rhythm
 	Counts     [counters]CountSpread
 	Seconds    [feature.Features]Spread // statistics over 1 s
 	Fours      [feature.Features]Spread // and over 4 s
@@ -122,6 +123,7 @@ type Learner struct {
 	one   [feature.Features][]float64
 	four  [feature.Features][]float64
 
+	perHop     []uint64 // packets
 	vectors    []feature.Vector
 	counts     [counters]CountSpread
 	maxGap     float64
@@ -149,6 +151,7 @@ func NewLearner(form feature.Form) *Learner {
 func (l *Learner) Add(v *View) {
 	w := &v.Hop
 	l.words.add(w, l.hops)
+	l.perHop = append(l.perHop, w.Packets)
 	l.hops++
 	l.maxGap = max(l.maxGap, float64(w.MaxGap))
 	l.maxLost = max(l.maxLost, float64(w.Lost))
@@ -211,6 +214,7 @@ func (l *Learner) Finish(seed uint64) *Profile {
 	p := &Profile{
 		Version: ProfileVersion, Form: l.form, Hops: l.hops,
 		Vocabulary: l.words.finish(),
+		Rhythms:    l.words.rhythms(l.perHop),
 		Counts:     l.counts,
 		MaxGap:     l.maxGap,
 		MaxLost:    l.maxLost,

@@ -15,10 +15,12 @@ const (
 	// volumeRanges is by how many ranges of the baseline (at least an octave) the
 	// volume must be below all of it.
 	volumeRanges = 2
-	// volumeMedia is the share of the baseline's media rate that must go on, and
-	// volumeLoss how many packets at most may be missing in 4 s.
+	// volumeMedia is how near the media clock must be to its rate in the baseline,
+	// volumeLoss how many packets at most may be missing in 4 s, and volumeGap how long
+	// at most, in ns, nothing may arrive.
 	volumeMedia = 0.6
 	volumeLoss  = 2
+	volumeGap   = 1e9
 )
 
 func (volume) Name() string { return "volume" }
@@ -26,7 +28,9 @@ func (volume) Name() string { return "volume" }
 func (d volume) Score(v *View) Evidence {
 	e := Evidence{Kind: "volume", Class: Source, Limit: volumeRanges}
 	s := d.p.Fours[feature.ByteRate]
-	if !v.OK4 || v.S4.Lost > volumeLoss || v.V4[feature.MediaRate] < volumeMedia*d.p.Fours[feature.MediaRate].Median {
+	media := v.V4[feature.MediaRate] / math.Max(d.p.Fours[feature.MediaRate].Median, 1e-3)
+	if !v.OK4 || v.S4.Lost > volumeLoss || v.S4.Jumps > 0 || float64(v.S4.MaxGap) > math.Max(volumeGap, 2*d.p.MaxGap) ||
+		media < volumeMedia || media > 1/volumeMedia {
 		return e
 	}
 	width := max(s.Max-s.Min, 1)

@@ -90,6 +90,9 @@ func (m *Meter) parameterTokens(kind uint8, b []byte, whole bool, at int64) {
 func (m *Meter) nalTokens(mode uint32, b []byte, whole bool, at int64) {
 	t := b[0] & 0x1f
 	m.tokens.add(token(FamilyUnit, mode<<16|uint32(b[0])), at)
+	if t >= nalSEI && t <= nalAUD {
+		m.tokens.add(token(FamilyUnit, unitRegular|uint32(t)), at)
+	}
 	switch t {
 	case nalSlice, nalIDR:
 		if s, ok := sliceToken(t, b[1:]); ok {
@@ -226,6 +229,9 @@ func (m *Meter) hevcTokens(mode uint32, b []byte, whole bool, at int64) {
 		return
 	}
 	t := b[0] >> 1 & 0x3f
+	if t >= hevcVPS {
+		m.tokens.add(token(FamilyUnit, unitRegular|uint32(t)), at)
+	}
 	if mode == 0 {
 		m.tokens.add(token(FamilyUnit, uint32(t)<<8|uint32(b[1])), at)
 	} else {

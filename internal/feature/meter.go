@@ -14,6 +14,7 @@ type Meter struct {
 	started   bool
 	last      int64 // arrival of the packet before
 	lastSeq   int64 // highest sequence number, extended
+	prevSeq   int64 // number of the packet before, extended
 	lastTS    uint32
 	mediaTime int64 // extended RTP timestamp of the last packet in order
 	mediaHigh int64 // its maximum
@@ -83,13 +84,16 @@ func (m *Meter) Observe(p *Packet) {
 	}
 	m.tokens.add(token(FamilyHeader, header), p.At)
 
-	consecutive, fresh := m.number(p)
-	if !fresh {
+	order := m.number(p)
+	if order == repeated {
 		return
 	}
+	consecutive := order == following
 	m.arrival(p)
 	m.size(p)
-	m.frame(p, consecutive)
+	if order != late {
+		m.frame(p, consecutive)
+	}
 	if p.cut() {
 		m.w.CutPackets++
 	}
@@ -101,15 +105,25 @@ func (m *Meter) Observe(p *Packet) {
 	m.started = true
 }
 
-// number follows the sequence numbers. consecutive: the packet before had the number
-// before. fresh: the number was not there yet.
-func (m *Meter) number(p *Packet) (consecutive, fresh bool) {
+// order is where a packet stands among the others.
+type order uint8
+
+const (
+	ahead     order = iota // a new highest number, not right behind the packet before
+	following              // right behind the packet before
+	late                   // below the highest number, and not seen yet
+	repeated               // a number seen before
+)
+
+// number follows the sequence numbers.
+func (m *Meter) number(p *Packet) order {
 	if !m.started {
 		m.lastSeq = int64(p.Seq) + 1<<16
+		m.prevSeq = m.lastSeq
 		m.lastTS = p.Timestamp
 		m.origin = p.At / 1000
 		m.seen[m.lastSeq&(seenRoom-1)] = seenPacket{m.lastSeq + 1, m.content(p)}
-		return false, true
+		return ahead
 	}
 	d := int64(int16(p.Seq - uint16(m.lastSeq)))
 	seq := m.lastSeq + d
@@ -117,9 +131,7 @@ func (m *Meter) number(p *Packet) (consecutive, fresh bool) {
 	switch {
 	case d > jumpDistance || d < -jumpDistance:
 		m.w.Jumps++
-	case d == 1:
-		consecutive = true
-	case d > 1:
+	case d >= 1:
 		m.w.Lost += uint64(d - 1)
 	default:
 		if slot.seq == seq+1 {
@@ -128,18 +140,24 @@ func (m *Meter) number(p *Packet) (consecutive, fresh bool) {
 			} else {
 				m.w.TwoContents++
 			}
-			return false, false
+			return repeated
 		}
 		m.w.Reordered++
 		if m.w.Lost > 0 { // it was counted lost; if in an earlier window, that one stands
 			m.w.Lost--
 		}
 		*slot = seenPacket{seq + 1, m.content(p)}
-		return false, true
+		m.prevSeq = seq
+		return late
 	}
 	*slot = seenPacket{seq + 1, m.content(p)}
 	m.lastSeq = seq
-	return consecutive, true
+	before := m.prevSeq
+	m.prevSeq = seq
+	if seq == before+1 {
+		return following
+	}
+	return ahead
 }
 
 // content is a hash that tells two packets of one number apart.

@@ -16,6 +16,7 @@ const (
 	unitPES      = 3 << 24
 	unitNoSync   = 4 << 24
 	unitDescribe = 5 << 24
+	unitStream   = 6 << 24
 )
 
 // tsContinuity holds the last continuity counter of a few PIDs.
@@ -103,7 +104,7 @@ func (m *Meter) tsPacket(b []byte, at int64, follow bool) (es []byte, where part
 	if len(es) < 9 || es[0] != 0 || es[1] != 0 || es[2] != 1 || es[6]>>6 != 2 {
 		return nil, noPicture, pid
 	}
-	m.pesTokens(es, at)
+	m.pesTokens(es, pid, at)
 	if es[7]>>7 == 0 || es[3]>>4 != 0xe { // no time in it, or no picture
 		return nil, noPicture, pid
 	}
@@ -133,12 +134,13 @@ func (m *Meter) checkContinuity(pid uint32, b []byte) {
 
 // pesTokens records the shape of a PES header (ISO/IEC 13818-1 §2.4.3.6) and the
 // first start codes of the picture behind it.
-func (m *Meter) pesTokens(b []byte, at int64) {
+func (m *Meter) pesTokens(b []byte, pid uint32, at int64) {
 	stream := uint32(b[3])
 	zero := uint32(0)
 	if b[4] == 0 && b[5] == 0 {
 		zero = 1
 	}
+	m.tokens.add(token(FamilyUnit, unitStream|(stream&0x7f)<<13|pid), at)
 	m.tokens.add(token(FamilyUnit, unitPES|zero<<16|stream<<8|uint32(b[6]&0x3f)<<2|uint32(b[7]>>6)), at)
 	m.tokens.add(token(FamilyUnit, unitDescribe|stream<<14|uint32(b[7]&0x3f)<<8|uint32(b[8])), at)
 	if stream>>4 != 0xe { // video

@@ -1,6 +1,7 @@
 package feature
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -43,6 +44,17 @@ func (t Token) Value() uint32 { return uint32(t) & (1<<tokenValueBits - 1) }
 // Step is the timestamp step, in ticks of the media clock, of a [FamilyStep] token.
 func (t Token) Step() int { return int(int32(t.Value()<<4) >> 4) }
 
+// unitRegular marks a [FamilyUnit] token of a unit that frames or groups of pictures
+// bring with them, whatever is in the picture: parameter sets, delimiters, messages.
+const unitRegular = 7 << 24
+
+// Regular reports whether a source says t by its own rhythm, so that its absence says
+// something: the start of each elementary stream, parameter sets, delimiters.
+func (t Token) Regular() bool {
+	kind := t.Value() >> 24 << 24
+	return t.Family() == FamilyUnit && (kind == unitStream || kind == unitRegular)
+}
+
 func (t Token) String() string {
 	v := t.Value()
 	switch t.Family() {
@@ -84,6 +96,12 @@ type TokenSet struct {
 
 // All are the tokens in rising order. The slice belongs to the set.
 func (s *TokenSet) All() []TokenCount { return s.items[:s.n] }
+
+// Has reports whether t is in the set.
+func (s *TokenSet) Has(t Token) bool {
+	_, ok := slices.BinarySearchFunc(s.All(), t, func(c TokenCount, t Token) int { return cmp.Compare(c.Token, t) })
+	return ok
+}
 
 // Add merges o into s.
 func (s *TokenSet) Add(o *TokenSet) {
@@ -184,12 +202,7 @@ func (t *tokenTable) roll(out *TokenSet) {
 	found := all[:len(t.used)]
 	t.used = t.used[:0]
 	t.numbers = [2]uint8{}
-	slices.SortFunc(found, func(a, b TokenCount) int {
-		if a.Token < b.Token {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(found, func(a, b TokenCount) int { return cmp.Compare(a.Token, b.Token) })
 	for _, c := range found {
 		if out.n < tokenRoom {
 			out.items[out.n] = c

@@ -1,0 +1,84 @@
+package detect
+
+import (
+	"fmt"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
+)
+
+// Rhythm is how often a source says a word that it says by itself.
+type Rhythm struct {
+	Token   feature.Token
+	Hops    int    // longest silence in the baseline, in hops
+	Packets uint64 // and in packets
+}
+
+const (
+	rhythmLeast  = 12          // hops of the baseline with the word
+	absenceTimes = 4           // times the longest silence accuses
+	absenceHops  = fourSec     // but not less than this
+	absenceLeast = uint64(100) // nor fewer packets
+)
+
+// rhythms finds the words with a rhythm.
+func (l *vocabularyLearner) rhythms(packets []uint64) []Rhythm {
+	var out []Rhythm
+	for _, w := range l.words {
+		if !w.Token.Regular() {
+			continue
+		}
+		n, last, longest := 0, 0, 0
+		var sum, most uint64
+		for hop, seen := range l.perHop {
+			sum += packets[hop]
+			if _, ok := seen[w.Token]; ok {
+				n++
+				longest, most = max(longest, hop-last), max(most, sum)
+				last, sum = hop, 0
+			}
+		}
+		longest, most = max(longest, len(l.perHop)-last), max(most, sum)
+		if n >= rhythmLeast && longest <= tenSec {
+			out = append(out, Rhythm{w.Token, longest, most})
+		}
+	}
+	return out
+}
+
+// absence accuses where a source no longer says what it said by its own rhythm, in
+// time and in packets: an elementary stream that is gone, no more parameter sets.
+type absence struct {
+	p       *Profile
+	hops    []int
+	packets []uint64
+}
+
+func newAbsence(p *Profile) *absence {
+	return &absence{p: p, hops: make([]int, len(p.Rhythms)), packets: make([]uint64, len(p.Rhythms))}
+}
+
+func (*absence) Name() string { return "absence" }
+
+func (a *absence) Score(v *View) Evidence {
+	e := Evidence{Kind: "absence", Class: Source, Limit: absenceTimes}
+	for i := range a.p.Rhythms {
+		r := &a.p.Rhythms[i]
+		if v.Hop.Tokens.Has(r.Token) {
+			a.hops[i], a.packets[i] = 0, 0
+			continue
+		}
+		a.hops[i]++
+		a.packets[i] += v.Hop.Packets
+		times := min(
+			float64(a.hops[i])/float64(max(r.Hops, absenceHops/absenceTimes)),
+			float64(a.packets[i])/float64(max(r.Packets, absenceLeast/absenceTimes)))
+		if times > e.Value {
+			e.Value, e.Score = times, times/absenceTimes
+			if e.Score >= said {
+				e.Text = fmt.Sprintf("%s was not sent for %.1f s and %d packets (longest in the baseline: %.1f s, %d packets)",
+					r.Token, float64(a.hops[i])/hopsPerSecond, a.packets[i], float64(r.Hops)/hopsPerSecond, r.Packets)
+			}
+		}
+	}
+	return e
+}

@@ -1,0 +1,421 @@
+package feature
+
+import (
+	"encoding/binary"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// The vector's order and names are part of stored profiles: whoever changes them
+// raises the profile's version.
+func TestVectorIsFixed(t *testing.T) {
+	want := []string{
+		"packet-rate", "byte-rate", "peak-rate", "size-mean", "size-deviation", "size-range",
+		"iat-mean", "iat-deviation", "iat-p10", "iat-p50", "frame-rate", "frame-size",
+		"frame-variation", "frame-packets", "pace-p50", "pace-spread", "media-rate", "loss",
+	}
+	var got []string
+	for _, d := range Descriptions {
+		got = append(got, d.Name)
+		if d.Unit == "" || d.Formula == "" {
+			t.Errorf("%s has no unit or no formula", d.Name)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("features are\n%q, want\n%q", got, want)
+	}
+}
+
+func TestFamiliesAreFixed(t *testing.T) {
+	want := []string{"header", "unit", "slice", "parameter set", "timestamp step", "packet size"}
+	for f := range Families {
+		if f.String() != want[f] {
+			t.Errorf("family %d is %q, want %q", f, f, want[f])
+		}
+	}
+}
+
+// packets draws a stream with loss, reordering, repeats and aliens.
+func packets(t *rapid.T) []Packet {
+	rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+	n := rapid.IntRange(0, 400).Draw(t, "packets")
+	var ps []Packet
+	at, seq, ts := int64(0), uint16(rng.Uint32()), rng.Uint32()
+	for range n {
+		at += int64(rng.ExpFloat64() * 8e6)
+		payload := make([]byte, 42)
+		for i := range payload {
+			payload[i] = byte(rng.Uint32())
+		}
+		payload[0], payload[1] = 0x5c, []byte{0x81, 0x01, 0x41}[rng.IntN(3)]
+		p := Packet{
+			At: at, Header: Header{Flags: 0x80, PayloadType: 96, Seq: seq, Timestamp: ts, SSRC: 7, Marker: rng.IntN(3) == 0},
+			Wire: 100 + rng.IntN(1300), HeaderLen: 12, Payload: payload,
+		}
+		seq++
+		switch rng.IntN(20) {
+		case 0:
+			seq += uint16(rng.IntN(5))
+		case 1:
+			seq -= 2
+		case 2:
+			p.Alien = true
+		}
+		if rng.IntN(4) == 0 {
+			ts += 3600
+		}
+		ps = append(ps, p)
+	}
+	return ps
+}
+
+// hops measures packets into hops.
+func hops(ps []Packet) []Window {
+	m := NewMeter(H264)
+	var ws []Window
+	end := int64(Hop)
+	for i := range ps {
+		for ps[i].At >= end {
+			ws = append(ws, Window{})
+			m.Roll(&ws[len(ws)-1], end)
+			end += Hop
+		}
+		m.Observe(&ps[i])
+	}
+	ws = append(ws, Window{})
+	m.Roll(&ws[len(ws)-1], end)
+	return ws
+}
+
+func merge(ws ...Window) Window {
+	var sum Window
+	for i := range ws {
+		sum.Add(&ws[i])
+	}
+	return sum
+}
+
+func TestMergingIsAssociative(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ws := hops(packets(t))
+		all := merge(ws...)
+		i := rapid.IntRange(0, len(ws)).Draw(t, "first cut")
+		j := rapid.IntRange(i, len(ws)).Draw(t, "second cut")
+		a, b, c := merge(ws[:i]...), merge(ws[i:j]...), merge(ws[j:]...)
+		left := merge(merge(a, b), c)
+		right := merge(a, merge(b, c))
+		if left != all || right != all {
+			t.Fatalf("merged in another order, another sum:\n%+v\n%+v\n%+v", all, left, right)
+		}
+	})
+}
+
+func TestTokenSetsMergeWhateverTheyHold(t *testing.T) {
+	draw := func(t *rapid.T, name string) TokenSet {
+		var s TokenSet
+		counts := map[Token]uint32{}
+		for range rapid.IntRange(0, 90).Draw(t, name) {
+			counts[Token(rapid.Uint32Range(0, 150).Draw(t, "token"))]++
+		}
+		var table TokenSet
+		for tok, n := range counts {
+			one := TokenSet{n: 1}
+			one.items[0] = TokenCount{tok, n}
+			table.Add(&one)
+		}
+		s.Add(&table)
+		return s
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		a, b, c := draw(t, "a"), draw(t, "b"), draw(t, "c")
+		left, right := a, b
+		left.Add(&b)
+		left.Add(&c)
+		right.Add(&c)
+		whole := a
+		whole.Add(&right)
+		if !slices.Equal(left.All(), whole.All()) || left.Overflow != whole.Overflow {
+			t.Fatalf("%v + %d is not %v + %d", left.All(), left.Overflow, whole.All(), whole.Overflow)
+		}
+	})
+}
+
+// A window's numbers are those of a plain computation over the packets.
+func TestWindowEqualsNaive(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ps := packets(t)
+		w := merge(hops(ps)...)
+		var n, bytes, sq, aliens uint64
+		var sizes []uint32
+		seen := map[uint16]Packet{}
+		var gaps []int64
+		last, started := int64(0), false
+		for _, p := range ps {
+			if p.Alien {
+				aliens++
+				continue
+			}
+			if _, twice := seen[p.Seq]; twice { // another content: it is counted apart
+				continue
+			}
+			seen[p.Seq] = p
+			n++
+			bytes += uint64(p.Wire)
+			sq += uint64(p.Wire) * uint64(p.Wire)
+			sizes = append(sizes, uint32(p.Wire))
+			if started {
+				gaps = append(gaps, p.At-last)
+			}
+			last, started = p.At, true
+		}
+		if w.Packets != n || w.Bytes != bytes || w.SizeSq != sq || w.Aliens != aliens {
+			t.Fatalf("packets, bytes, squares, aliens = %d %d %d %d, want %d %d %d %d", w.Packets, w.Bytes, w.SizeSq, w.Aliens, n, bytes, sq, aliens)
+		}
+		if n > 0 && (w.SizeMin != slices.Min(sizes) || w.SizeMax != slices.Max(sizes)) {
+			t.Fatalf("sizes %d..%d, want %d..%d", w.SizeMin, w.SizeMax, slices.Min(sizes), slices.Max(sizes))
+		}
+		var sum int64
+		for _, g := range gaps {
+			sum += g
+		}
+		if w.IATSum != uint64(sum) || w.Gaps != uint64(len(gaps)) {
+			t.Fatalf("gaps %d sum %d, want %d sum %d", w.Gaps, w.IATSum, len(gaps), sum)
+		}
+		if top := w.Top[0]; n > 0 && top.Size != slices.Max(sizes) {
+			t.Fatalf("greatest size %d, want %d", top.Size, slices.Max(sizes))
+		}
+	})
+}
+
+// stream makes packets of a plain stream: frames of three packets, 25 a second.
+func stream(from, to int, change func(i int, p *Packet)) []Packet {
+	var ps []Packet
+	for i := from; i < to; i++ {
+		frame := i / 3
+		p := Packet{
+			At:     int64(frame)*40e6 + int64(i%3)*300e3,
+			Header: Header{Flags: 0x80, PayloadType: 96, Seq: uint16(i), Timestamp: uint32(frame * 3600), SSRC: 1, Marker: i%3 == 2},
+			Wire:   1200, HeaderLen: 12, Payload: fragment(i),
+		}
+		if i%3 == 2 {
+			p.Wire = 300 + frame%7
+		}
+		if change != nil {
+			change(i, &p)
+		}
+		ps = append(ps, p)
+	}
+	return ps
+}
+
+// fragment is the payload of packet i of a stream of FU-A units.
+func fragment(i int) []byte {
+	b := make([]byte, 42)
+	for k := 2; k < len(b); k += 8 {
+		var v [8]byte
+		binary.LittleEndian.PutUint64(v[:], mix(uint64(i)*31, uint64(k)))
+		copy(b[k:], v[:])
+	}
+	b[0] = 0x5c
+	b[1] = []byte{0x81, 0x01, 0x41}[i%3]
+	if i%3 == 0 {
+		b[2], b[3] = 0x9a, 0x24 // first_mb 0, slice type 5, pps 0
+	}
+	return b
+}
+
+func measure(ps []Packet) Window { return merge(hops(ps)...) }
+
+func TestPlainStreamIsInOrder(t *testing.T) {
+	w := measure(stream(0, 750, nil))
+	if w.Violations+w.Lost+w.Reordered+w.Duplicates+w.TwoContents+w.Jumps+w.Echoes+w.Repeats > 0 {
+		t.Errorf("a plain stream shows faults: %+v", w)
+	}
+	if w.Frames != 248 || w.Packets != 750 {
+		t.Errorf("frames %d packets %d, want 248 (the first and the last are open) and 750", w.Frames, w.Packets)
+	}
+	v, ok := w.Vector()
+	if !ok || math.Abs(v[MediaRate]-1) > 0.05 || math.Abs(v[FramePackets]-math.Log2(3)) > 0.01 {
+		t.Errorf("media rate %.2f, packets a frame 2^%.2f", v[MediaRate], v[FramePackets])
+	}
+}
+
+func TestWhatPacketsShow(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit func([]Packet) []Packet
+		get  func(*Window) uint64
+		want uint64
+	}{
+		"loss": {func(p []Packet) []Packet { return slices.Delete(p, 100, 103) }, func(w *Window) uint64 { return w.Lost }, 3},
+		"reordering": {func(p []Packet) []Packet {
+			p[100].Header, p[101].Header = p[101].Header, p[100].Header
+			p[100].Payload, p[101].Payload = p[101].Payload, p[100].Payload
+			return p
+		}, func(w *Window) uint64 { return w.Reordered }, 1},
+		"reordering is no loss": {func(p []Packet) []Packet {
+			p[100].Header, p[101].Header = p[101].Header, p[100].Header
+			return p
+		}, func(w *Window) uint64 { return w.Lost }, 0},
+		"duplicate": {func(p []Packet) []Packet { return slices.Insert(p, 101, p[100]) }, func(w *Window) uint64 { return w.Duplicates }, 1},
+		"two contents": {func(p []Packet) []Packet {
+			q := p[100]
+			q.Payload = fragment(9000)
+			return slices.Insert(p, 101, q)
+		}, func(w *Window) uint64 { return w.TwoContents }, 1},
+		"jump":          {func(p []Packet) []Packet { return slices.Delete(p, 10, 700) }, func(w *Window) uint64 { return w.Jumps }, 1},
+		"lost fragment": {func(p []Packet) []Packet { return slices.Delete(p, 100, 101) }, func(w *Window) uint64 { return w.Violations }, 0},
+		"fragment without a start": {func(p []Packet) []Packet {
+			p[99].Payload[1] = 0x01
+			return p
+		}, func(w *Window) uint64 { return w.Violations }, 1},
+		"marker inside a frame": {func(p []Packet) []Packet {
+			p[100].Marker = true
+			return p
+		}, func(w *Window) uint64 { return w.Violations }, 1},
+		"alien": {func(p []Packet) []Packet {
+			p[100].Alien = true
+			return p
+		}, func(w *Window) uint64 { return w.Aliens }, 1},
+		"echo amid fresh packets": {func(p []Packet) []Packet {
+			p[100].Payload = slices.Concat(p[100].Payload[:2], p[91].Payload[2:])
+			return p
+		}, func(w *Window) uint64 { return w.Echoes }, 1},
+		"a still picture is no echo": {func(p []Packet) []Packet {
+			for i := 90; i < 93; i++ {
+				p[i+9].Payload, p[i+9].Wire = p[i].Payload, p[i].Wire
+			}
+			return p
+		}, func(w *Window) uint64 { return w.Echoes }, 0},
+		"old payloads": {func(p []Packet) []Packet {
+			for i := 600; i < 660; i++ {
+				p[i].Payload, p[i].Wire = p[i-300].Payload, p[i-300].Wire
+			}
+			return p
+		}, func(w *Window) uint64 { return w.Repeats }, 60},
+	} {
+		w := measure(c.edit(stream(0, 750, nil)))
+		if got := c.get(&w); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}
+
+func TestCiphertextIsNotRead(t *testing.T) {
+	m := NewMeter(Hidden)
+	ps := stream(0, 300, nil)
+	for i := range ps {
+		m.Observe(&ps[i])
+	}
+	var w Window
+	m.Roll(&w, Hop)
+	if w.Hashed > 0 || w.Violations > 0 {
+		t.Errorf("a hidden payload was read: %d hashed, %d violations", w.Hashed, w.Violations)
+	}
+	for _, c := range w.Tokens.All() {
+		if f := c.Token.Family(); f != FamilyHeader && f != FamilyStep {
+			t.Errorf("token %s of a hidden payload", c.Token)
+		}
+	}
+}
+
+func TestPartialIsSaid(t *testing.T) {
+	ps := stream(0, 30, func(_ int, p *Packet) { p.Wire = p.HeaderLen + len(p.Payload) })
+	if w := measure(ps); w.Partial() {
+		t.Error("whole packets are called cut")
+	}
+	if w := measure(stream(0, 30, nil)); !w.Partial() {
+		t.Error("cut packets are called whole")
+	}
+}
+
+func TestSniffer(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	random := func(first func(i int) []byte) Form {
+		var s Sniffer
+		for i := range 200 {
+			b := make([]byte, 42)
+			for k := range b {
+				b[k] = byte(rng.Uint32())
+			}
+			copy(b, first(i))
+			s.Add(b, 1316)
+		}
+		return s.Form()
+	}
+	for want, first := range map[Form]func(int) []byte{
+		TS:     func(int) []byte { return []byte{0x47, 0x01, 0x00} },
+		H264:   func(i int) []byte { return fragment(i)[:2] },
+		H265:   func(i int) []byte { return []byte{98, 1, []byte{0x81, 0x01, 0x41}[i%3]} },
+		Opaque: func(i int) []byte { return []byte{[]byte{0x90, 0x80}[i%2], 0xe0} },
+		Hidden: func(int) []byte { return nil },
+	} {
+		if got := random(first); got != want {
+			t.Errorf("sniffed %s, want %s", got, want)
+		}
+	}
+	if f := new(Sniffer).Form(); f != Hidden {
+		t.Errorf("nothing seen is %s, want hidden", f)
+	}
+}
+
+func TestObserveDoesNotAllocate(t *testing.T) {
+	for _, form := range []Form{Hidden, H264, TS} {
+		m := NewMeter(form)
+		ps := stream(0, 3000, nil)
+		var w Window
+		i := 0
+		if n := testing.AllocsPerRun(1000, func() {
+			m.Observe(&ps[i])
+			if i++; i%50 == 0 {
+				m.Roll(&w, int64(i))
+			}
+		}); n > 0 {
+			t.Errorf("%s: %.2f allocations a packet", form, n)
+		}
+	}
+}
+
+func BenchmarkObserve(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		form Form
+	}{{"rtp", Hidden}, {"h264", H264}, {"ts", TS}} {
+		b.Run(c.name, func(b *testing.B) {
+			m := NewMeter(c.form)
+			ps := stream(0, 3000, func(i int, p *Packet) {
+				if c.form == TS {
+					p.Wire = 12 + 7*tsSize
+					whole := make([]byte, 7*tsSize)
+					for k := range 7 {
+						copy(whole[k*tsSize:], []byte{0x47, 1, 0, 0x10 | byte(i*7+k)&15})
+						copy(whole[k*tsSize+4:], fragment(i*7+k))
+					}
+					p.Payload = whole
+				}
+			})
+			var w Window
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				p := &ps[i%len(ps)]
+				p.At = int64(i) * 1e6
+				p.Seq = uint16(i)
+				m.Observe(p)
+				if i%250 == 249 {
+					m.Roll(&w, p.At)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkMerge(b *testing.B) {
+	ws := hops(stream(0, 750, nil))
+	var sum Window
+	for i := 0; b.Loop(); i++ {
+		sum.Add(&ws[i%len(ws)])
+	}
+}
