@@ -41,6 +41,12 @@ type Config struct {
 	// Software is told to the service: name and version.
 	Software string
 
+	// OnKey is called with every media key that a stream takes up. The key is wiped
+	// when it returns. It is there so that tests and demonstrations can have a key
+	// stolen; no flag and no setting reaches it. Nil, as it must be anywhere else,
+	// hands nothing out.
+	OnKey func(stream gk.StreamID, ssrc uint32, epoch gk.Epoch, key keyring.MediaKey)
+
 	// What a simulation replaces; the zero values are the real things.
 	Host     host.Host
 	KEM      keyring.KEM

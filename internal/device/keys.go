@@ -39,6 +39,7 @@ type keys struct {
 	kid     []byte
 	ssrc    uint32 // the session's; set when it is accepted
 	prekeys []prekey
+	onKey   func(gk.StreamID, uint32, gk.Epoch, keyring.MediaKey) // see Config.OnKey
 }
 
 // prekey is a private half with the signed statement of its public one.
@@ -119,6 +120,9 @@ func (k *keys) granted(epoch gk.Epoch, wire []byte) (*media.Sealer, [32]byte, er
 	}
 	defer m.Wipe()
 	confirm := m.Confirm(k.stream, k.session, epoch, receiver(k.device))
+	if k.onKey != nil {
+		k.onKey(k.stream, k.ssrc, epoch, m)
+	}
 	s, err := media.NewSealer(m, k.ssrc, epoch)
 	return s, confirm, err
 }

@@ -251,7 +251,7 @@ func (s *stream) newSession(payload gkrp.Payload, limit *rate.Limiter) (*session
 	}
 	x := &session{stream: s, id: id, limit: limit, payload: payload, dropped: map[string]uint64{}, keys: keys{
 		device: cfg.Identity.Device, stream: s.id, session: id, suite: gkrp.SuiteMLKEM768X25519,
-		floor: floor, kms: s.kms, kem: cfg.KEM, signer: s.signer, kid: s.kid,
+		floor: floor, kms: s.kms, kem: cfg.KEM, signer: s.signer, kid: s.kid, onKey: cfg.OnKey,
 	}}
 	prekeys, err := x.keys.offer(gkrp.MaxPrekeys)
 	if err != nil {

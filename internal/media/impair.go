@@ -39,7 +39,7 @@ func (c ImpairConfig) validate() error {
 }
 
 // ImpairCounters tell what an [Impairment] did. Received = Dropped + Forwarded +
-// those still held.
+// those still held, but for what somebody in the path adds or takes away.
 type ImpairCounters struct {
 	Received  uint64
 	Dropped   uint64 // by the dice
@@ -54,9 +54,11 @@ type Impairment struct {
 	cfg    ImpairConfig
 	dice   *rand.Rand
 	onDrop func(pkt []byte)
-	sock   *UDPSocket
-	rcv    *Receiver
-	snd    *Sender
+	// intercept stands for somebody in the path.
+	intercept func(pkt []byte, forward func(pkt []byte))
+	sock      *UDPSocket
+	rcv       *Receiver
+	snd       *Sender
 
 	held  heldQueue
 	order uint64
@@ -105,6 +107,12 @@ func (p *Impairment) Counters() ImpairCounters {
 	}
 }
 
+// Intercept puts somebody into the path: f is called, from Run, with every packet
+// that comes in, and what it forwards goes on from there, in that order: the
+// packet, others before or after it, or nothing. Neither f nor forward may keep a
+// packet. It is to be called before Run.
+func (p *Impairment) Intercept(f func(pkt []byte, forward func(pkt []byte))) { p.intercept = f }
+
 // Run relays until ctx ends; then what the relay still holds goes out at once, so
 // that nothing is lost but by the dice. Run closes the socket.
 func (p *Impairment) Run(ctx context.Context) error {
@@ -130,7 +138,12 @@ func (p *Impairment) Run(ctx context.Context) error {
 			return fmt.Errorf("impairment relay: %w", err)
 		}
 		for i := range batch {
-			p.take(batch[i].Data, now)
+			p.received.Add(1)
+			if p.intercept == nil {
+				p.take(batch[i].Data, now)
+				continue
+			}
+			p.intercept(batch[i].Data, func(pkt []byte) { p.take(pkt, now) })
 		}
 		p.release(func(h heldPacket) bool { return !h.due.After(now) })
 	}
@@ -138,7 +151,6 @@ func (p *Impairment) Run(ctx context.Context) error {
 
 // take throws the dice for one packet.
 func (p *Impairment) take(pkt []byte, now time.Time) {
-	p.received.Add(1)
 	drop, delay, reordered := p.cfg.throw(p.dice)
 	if drop {
 		p.dropped.Add(1)
