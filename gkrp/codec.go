@@ -188,7 +188,8 @@ func DecodeGrant(payload []byte) (*Grant, error) {
 // decodeStrict decodes a payload. Unknown fields with positive keys are ignored;
 // a negative key marks a field that must be understood.
 func decodeStrict(payload []byte, v any) error {
-	var keys map[int64]cbor.RawMessage
+	// Decoded whole, not only split: what is ignored must be sound too.
+	var keys map[int64]any
 	if err := decMode.Unmarshal(payload, &keys); err != nil {
 		return fmt.Errorf("%w: %v", ErrMalformed, err)
 	}
