@@ -178,12 +178,15 @@ func (s *Service) verifyTransport(t bus.TransportReceiver, now time.Time) (*rece
 // asked for before its reservation is through.
 func (s *Service) findEpoch(ctx context.Context, req bus.KMSReleaseRequest) (*stream, *session, error) {
 	st := s.stream(req.Stream)
-	st.mu.Lock()
-	ss := st.sessions[req.Session]
-	found := ss != nil && ss.keys[ss.wanted(req)] != nil
-	st.mu.Unlock()
-	if found {
-		return st, ss, nil
+	ss := st.session(req.Session)
+	if ss != nil {
+		s.catchUp(st, ss, req.After)
+		st.mu.Lock()
+		found := ss.keys[ss.wanted(req)] != nil
+		st.mu.Unlock()
+		if found {
+			return st, ss, nil
+		}
 	}
 	done, err := s.write(ctx, st)
 	if err != nil {
@@ -196,7 +199,32 @@ func (s *Service) findEpoch(ctx context.Context, req bus.KMSReleaseRequest) (*st
 	if ss = st.session(req.Session); ss == nil {
 		return nil, nil, bus.Refuse(bus.CodeNotFound, "session %s of stream %s was not opened here: start a new one", req.Session, req.Stream)
 	}
+	s.catchUp(st, ss, req.After)
 	return st, ss, s.reserve(ctx, st, ss)
+}
+
+// catchUp makes active what the asker knows to be in use: a crash may have come
+// between a key's release and the save of its state, and a key that looks
+// reserved for ever would leave the session without a next one.
+func (s *Service) catchUp(st *stream, ss *session, known gk.Epoch) {
+	if known == 0 {
+		return
+	}
+	now := s.cfg.Host.Now().UTC()
+	var told []transition
+	st.mu.Lock()
+	if ss.keys[known] != nil && !ss.rec.Ended {
+		for _, epoch := range ss.epochs() {
+			if k := ss.keys[epoch]; epoch <= known && k.rec.State == bus.KeyPreActive {
+				told = append(told, k.apply(now, st.id, ss.id, []bus.KeyState{bus.KeyActive})...)
+			}
+		}
+	}
+	st.mu.Unlock()
+	if len(told) > 0 {
+		s.saveLater(st)
+		s.tellAll(st, ss, told)
+	}
 }
 
 // releasable gives the key of an epoch that may be released. The caller holds

@@ -455,3 +455,25 @@ func TestReleaseAfterIsARepetition(t *testing.T) {
 		last = rep
 	}
 }
+
+// A crash between the release of a key and the save of its state must not leave
+// the session waiting for a key that it has.
+func TestReleaseAfterACrashBeforeTheSave(t *testing.T) {
+	s := newSite(t, store.NewMemory())
+	c := s.enrolled("cam-1")
+	first := s.mustOpen(c, "cam-1", sid(1), 0)
+	var after gk.Epoch
+	for range 4 {
+		_, prekey := c.prekey("cam-1", sid(1))
+		req := bus.KMSReleaseRequest{Device: "cam-1", Stream: "cam-1", Session: sid(1), After: after, Prekey: prekey}
+		rep, err := s.release(t.Context(), req)
+		if err != nil {
+			t.Fatalf("after epoch %d: %v", after, err)
+		}
+		if want := max(first, after+1); rep.Epoch != want {
+			t.Fatalf("after epoch %d: epoch %d, want %d", after, rep.Epoch, want)
+		}
+		after = rep.Epoch
+		s.restart()
+	}
+}
