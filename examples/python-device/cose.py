@@ -120,7 +120,7 @@ class Sign1:
 
 
 def open_statement(wire: bytes, typ: str, public: bytes) -> dict:
-    """A statement of somebody whose key is known: envelope, controller, prekey."""
+    """A statement of somebody whose key is known. Its fields are not looked at."""
     if not isinstance(wire, bytes):
         raise Refused("malformed", "no statement")
     if len(wire) > MAX_MESSAGE:

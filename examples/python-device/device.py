@@ -7,7 +7,6 @@ below are that document's.
 """
 
 import argparse
-import hashlib
 import os
 import queue
 import random
@@ -25,12 +24,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 import cose
 import hpke
 import join
+import messages
 import srtp
 from cose import Refused
 
 VERSIONS = [0, 1]
 TS_PACKET, TS_PER_RTP, TS_PAYLOAD_TYPE, TS_CLOCK = 188, 7, 33, 90000
-DOWN_TYPES = {"challenge", "welcome", "grant", "reject", "refill", "stop"}
 FINAL = {"unsupported-version", "unsupported-suite", "revoked", "not-yours", "epoch-jump", "malformed"}
 KEPT_PREKEYS, KEPT_ACKS, KEPT_SENT = 64, 16, 16
 RETRY, RETRY_MAX = 0.25, 2.0
@@ -161,12 +160,11 @@ class Session:
     # What is heard. The message verified already.
 
     def hear(self, kind: str, m: dict, payload: bytes):
-        if m.get(2 if kind in ("grant", "refill") else 1) != self.id:
+        if m[2 if kind in ("grant", "refill") else 1] != self.id:
             return
-        if kind == "challenge" and self.stage != "running" and m.get(2) in self.sent and m.get(3) != self.nonce:
-            if isinstance(m.get(3), bytes) and 16 <= len(m[3]) <= 32:
-                self.stage, self.nonce = "proving", m[3]
-                self.ask()
+        if kind == "challenge" and self.stage != "running" and m[2] in self.sent and m[3] != self.nonce:
+            self.stage, self.nonce = "proving", m[3]
+            self.ask()
         elif kind == "welcome" and self.stage != "asking":
             self.welcome(m)
         elif kind == "grant" and self.stage == "running":
@@ -176,7 +174,7 @@ class Session:
         elif kind == "refill" and self.stage == "running":
             self.send("refill", {1: self.device.stream, 2: self.id, 3: [self.prekey() for _ in range(4)]})
         elif kind == "stop":
-            self.over = (m.get(2), m.get(3, ""))
+            self.over = (m[2], m.get(3, ""))
 
     def ask(self):
         """HELLO now, and again until it is answered (13)."""
@@ -187,26 +185,26 @@ class Session:
     def welcome(self, m: dict):
         """10.1: only an answer to the very HELLO that was sent last counts."""
         offer = self.offer
-        if m.get(2) != self.hello_hash or m.get(3) != offer[4] or m.get(4) != offer[5] or m.get(7) != offer[2]:
+        if m[2] != self.hello_hash or m[3] != offer[4] or m[4] != offer[5] or m[7] != offer[2]:
             return
-        if m.get(5) not in VERSIONS or m.get(6) != hpke.SUITE or not m.get(9) or not isinstance(m.get(11), bytes):
+        if m[5] not in VERSIONS or m[6] != hpke.SUITE:
             return
         if self.stage == "proving":
-            policy = m.get(10, {})
+            policy = m[10]
             self.stage, self.sent, self.ssrc = "running", [], m[8]
-            self.report_every = min(max(policy.get(1, 1000), 100), 60000) / 1000
-            self.reject_after = policy.get(2, 0)
+            self.report_every = min(max(policy[1], 100), 60000) / 1000
+            self.reject_after = policy[2]
             self.want_tags = m[5] >= 1 and bool(policy.get(3))
             for address in m[9]:
                 host, _, port = address.rpartition(":")
                 self.addresses.append((socket.gethostbyname(host.strip("[]")), int(port)))
             log(f"session {self.id.hex()} accepted: version {m[5]}, ssrc {self.ssrc:08x}")
-        self.grant(cose.decode_payload(m[11]), m[11])
+        self.grant(messages.check("down", "grant", cose.decode_payload(m[11])), m[11])
 
     def grant(self, g: dict, payload: bytes):
         """11: a new key, or the stored ACK of one that is in place."""
-        epoch, term = g.get(3), g.get(7, 0)
-        if g.get(1) != self.device.stream or g.get(2) != self.id or not isinstance(epoch, int) or term < self.term:
+        epoch, term = g[3], g[7]
+        if g[1] != self.device.stream or g[2] != self.id or term < self.term:
             return
         self.term = term
         for known, ack in self.acks:
@@ -216,7 +214,7 @@ class Session:
         if epoch <= self.current:
             return
         try:
-            media_key = self.open(epoch, g.get(6))
+            media_key = self.open(epoch, g[6])
         except (Refused, InvalidTag, ValueError) as e:
             log(f"the key of epoch {epoch} was refused: {e}")
             return
@@ -229,16 +227,16 @@ class Session:
         self.acks = [*self.acks, (epoch, ack)][-KEPT_ACKS:]
         self.send("ack", ack)
         self.device.identity.raise_high_water(self.device.stream, epoch)
-        log(f"epoch {epoch} from index {first} on ({g.get(4)})")
+        log(f"epoch {epoch} from index {first} on ({g[4]})")
 
     def open(self, epoch: int, wire: bytes) -> bytes:
         """7.1 and 8.2."""
         d = self.device
-        e = cose.open_statement(wire, "gkrp/1.key", d.identity.kms_public)
+        e = messages.check_statement("key", cose.open_statement(wire, "gkrp/1.key", d.identity.kms_public))
         want = {1: d.stream, 2: self.id, 3: epoch, 4: hpke.SUITE, 5: f"device/{d.id}", 8: self.ssrc}
-        if any(e.get(k) != v for k, v in want.items()) or epoch <= d.high_water or not isinstance(e.get(7), bytes):
+        if any(e.get(k) != v for k, v in want.items()) or epoch <= d.high_water:
             raise Refused("malformed", "the envelope is for something else")
-        if e.get(6) not in self.prekeys:
+        if e[6] not in self.prekeys:
             raise Refused("malformed", "the envelope is sealed to a prekey that is not there, or was used")
         media_key = hpke.open_sealed(self.prekeys[e[6]], envelope_info(e), e[7])
         del self.prekeys[e[6]]
@@ -250,7 +248,7 @@ class Session:
         return confirmation(media_key, self.device.stream, self.id, epoch, f"device/{self.device.id}")
 
     def reject(self, m: dict):
-        code, text = m.get(3), m.get(4, "")
+        code, text = m[3], m.get(4, "")
         if code in FINAL or self.stage == "running":
             self.over = (code, f"{text} {m.get(5, '')}".strip())
             return
@@ -324,13 +322,9 @@ class Device:
     def verify(self, wire: bytes):
         """5.3: a message is of a service that the KMS vouches for, and for this stream."""
         m = parse_message(wire, "down")
-        statement = hashlib.sha256(m.controller or b"").digest()
-        if self.vouched[0] != statement:
-            c = cose.open_statement(m.controller, "gkrp/1.controller", self.identity.kms_public)
-            if not isinstance(c.get(2), bytes) or len(c[2]) != 32:
-                raise Refused("malformed", "controller statement without a key")
-            self.vouched = (statement, c[2])
-        return m.kind, m.verify(self.vouched[1], self.scope()), m.payload
+        if self.vouched[0] is None or self.vouched[0] != m.controller:
+            self.vouched = (m.controller, controller_key(m.controller, self.identity.kms_public))
+        return m.kind, messages.check("down", m.kind, m.verify(self.vouched[1], self.scope())), m.payload
 
     def run(self):
         self.media.start()
@@ -378,14 +372,18 @@ class Device:
         self.mqtt.loop_stop()
 
 
+def controller_key(statement: bytes, kms_public: bytes) -> bytes:
+    """The key of a service that the KMS vouches for (7.3)."""
+    return messages.check_statement("controller", cose.open_statement(statement, "gkrp/1.controller", kms_public))[2]
+
+
 def parse_message(wire: bytes, direction: str) -> cose.Sign1:
     """5.3 up to the signature."""
     if len(wire) > cose.MAX_REPORT:
         raise Refused("too-large", f"{len(wire)} bytes")
     m = cose.Sign1(wire)
     prefix, _, m.kind = str(m.typ).rpartition(".")
-    known = DOWN_TYPES if direction == "down" else {"hello", "ack", "report", "refill", "bye"}
-    if prefix != f"gkrp/1.{direction}" or m.kind not in known:
+    if prefix != f"gkrp/1.{direction}" or (direction, m.kind) not in messages.RULES:
         raise Refused("malformed", f"type {m.typ!r} does not go {direction}")
     if m.kind != "report" and len(wire) > cose.MAX_MESSAGE:
         raise Refused("too-large", f"{m.kind} of {len(wire)} bytes")

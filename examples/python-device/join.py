@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 import cose
+import messages
 
 TIMEOUT = 15
 
@@ -34,11 +35,11 @@ class Token:
             self.address, self.fingerprint, self.device, self.secret = (fields[k] for k in (1, 2, 3, 4))
         except (ValueError, KeyError, TypeError) as e:
             raise cose.Refused("malformed", "the join token is damaged or cut short") from e
-        kinds = ((self.address, str), (self.fingerprint, bytes), (self.device, str), (self.secret, bytes))
-        if not all(isinstance(v, t) for v, t in kinds) or len(self.fingerprint) != 32 or len(self.secret) != 16 or not self.address:
+        secret, fingerprint = messages.octets(16, 16), messages.octets(32, 32)
+        if not (secret(self.secret) and fingerprint(self.fingerprint) and messages.is_id(self.device) and self.address):
             raise cose.Refused("malformed", "the join token is damaged or cut short")
-        self.host, _, port = self.address.rpartition(":")
-        self.host, self.port = self.host.strip("[]"), int(port)
+        host, _, port = self.address.rpartition(":")
+        self.host, self.port = host.strip("[]"), int(port)
 
 
 def shown_chain(host: str, port: int) -> list[bytes]:
