@@ -28,6 +28,7 @@ type analyzeCommand struct {
 	engineFlags
 	Captures []string `arg:"" name:"capture" type:"existingfile" help:"pcap or pcapng files, gzip or not."`
 	JSONL    bool     `name:"jsonl" help:"Print a JSON object for every window of 250 ms: an alarm is a line with a score of at least 1."`
+	Plot     string   `type:"path" placeholder:"FILE" help:"Draw the scores into an HTML file."`
 	Detail   bool     `help:"With --jsonl, add the score of every detector and the numbers of the last second."`
 }
 
@@ -46,11 +47,14 @@ type windowLine struct {
 
 func (c *analyzeCommand) Run(ctx context.Context, con console) error {
 	enc := json.NewEncoder(con.out)
+	var names []string
+	var lengths []float64
+	var readings [][]detect.Reading
 	for _, path := range c.Captures {
 		var alarms []windowLine
-		windows := 0
+		var scores []detect.Reading
 		sum, err := c.analyse(ctx, path, func(line windowLine, engine *detect.Engine) error {
-			windows++
+			scores = append(scores, detect.Reading{T: line.T, Score: line.Score, Class: line.Class})
 			if line.Score >= 1 {
 				alarms = append(alarms, line)
 			}
@@ -77,6 +81,10 @@ func (c *analyzeCommand) Run(ctx context.Context, con console) error {
 		if !c.JSONL {
 			sum.print(con.out, alarms)
 		}
+		names, lengths, readings = append(names, sum.name), append(lengths, sum.length.Seconds()), append(readings, scores)
+	}
+	if c.Plot != "" {
+		return os.WriteFile(c.Plot, plotCaptures(names, lengths, readings), 0o644)
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ type commands struct {
 	Keys    keysCommand    `cmd:"" help:"List the keys of a stream (never their bytes)."`
 	Rotate  rotateCommand  `cmd:"" help:"Change the key of a stream now."`
 	Analyze analyzeCommand `cmd:"" help:"Run the detection engine on packet captures."`
+	Eval    evalCommand    `cmd:"" help:"Measure the detection engine on labelled captures."`
 	Config  configCommand  `cmd:"" help:"Print a configuration file with every setting and its default."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }

@@ -95,7 +95,7 @@ func parseUDP(link layers.LinkType, b []byte) (udp, bool) {
 }
 
 // linkSLL2 is LINKTYPE_LINUX_SLL2, which capturing on "any" yields.
-const linkSLL2 = layers.LinkType(20) // gopacket's type is one octet: 276 & 0xff
+const linkSLL2 = layers.LinkType(276)
 
 const protocolUDP = 17
 

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/detect"
+)
+
+type evalCommand struct {
+	engineFlags
+	Labels   string `arg:"" type:"existingdir" help:"Directory of labels, one JSON file a capture."`
+	Captures string `type:"existingdir" placeholder:"DIR" help:"Directory of the captures NAME.pcap[.gz] or NAME.pcapng[.gz], instead of that of the labels."`
+	Repeats  bool   `help:"Judge also where a quiet recording's content comes a second time."`
+	JSON     bool   `name:"json" help:"Print JSON."`
+	Plot     string `type:"path" placeholder:"FILE" help:"Write the curve of detections over false alarms and every capture's scores as one HTML file."`
+}
+
+// evalReport is what eval prints as JSON.
+type evalReport struct {
+	All    detect.Result   `json:"all"`    // alarms of any class
+	Source detect.Result   `json:"source"` // alarms that change the key
+	ROC    []detect.Result `json:"roc"`    // of any class, over thresholds
+}
+
+// pathKinds are attacks that nobody can tell from a change of the network at the
+// receiver; they do not count against the source's alarms.
+var pathKinds = []string{"mitm_relay", "throttle"}
+
+func (c *evalCommand) Run(ctx context.Context, con console) error {
+	labels, err := readLabels(c.Labels)
+	if err != nil {
+		return err
+	}
+	if c.Captures == "" {
+		c.Captures = c.Labels
+	}
+	all, source, raw := map[string][]detect.Reading{}, map[string][]detect.Reading{}, map[string][]detect.Reading{}
+	for i := range labels {
+		l := &labels[i]
+		if c.Repeats {
+			l.RepeatsFrom = 0
+		}
+		path, err := findCapture(c.Captures, l.Capture)
+		if err != nil {
+			return err
+		}
+		_, err = c.analyse(ctx, path, func(line windowLine, engine *detect.Engine) error {
+			all[l.Capture] = append(all[l.Capture], detect.Reading{T: line.T, Score: line.Score, Class: line.Class})
+			if line.Class == detect.Source || line.Class == detect.Proof {
+				source[l.Capture] = append(source[l.Capture], detect.Reading{T: line.T, Score: line.Score, Class: line.Class})
+			}
+			most := 0.0
+			for _, e := range engine.Evidence() {
+				if !e.Advisory {
+					most = max(most, e.Score)
+				}
+			}
+			raw[l.Capture] = append(raw[l.Capture], detect.Reading{T: line.T, Score: most})
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	report := evalReport{
+		All:    detect.Evaluate(labels, all, 1),
+		Source: detect.Evaluate(withoutPath(labels), source, 1),
+	}
+	for _, threshold := range []float64{0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3, 5, 10, 20, 50} {
+		report.ROC = append(report.ROC, detect.Evaluate(labels, raw, threshold))
+	}
+	if c.Plot != "" {
+		if err := os.WriteFile(c.Plot, plotEvaluation(labels, all, report.ROC), 0o644); err != nil {
+			return err
+		}
+	}
+	if c.JSON {
+		return printJSON(con.out, report)
+	}
+	return report.print(con.out)
+}
+
+func readLabels(dir string) ([]detect.Label, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	var labels []detect.Label
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		var l detect.Label
+		if err := json.Unmarshal(b, &l); err != nil {
+			return nil, fmt.Errorf("%s is no label file: %w", name, err)
+		}
+		if l.Capture != "" {
+			labels = append(labels, l)
+		}
+	}
+	if len(labels) == 0 {
+		return nil, fmt.Errorf("no labels (*.json with a \"capture\") in %s", dir)
+	}
+	return labels, nil
+}
+
+func findCapture(dir, name string) (string, error) {
+	for _, end := range []string{".pcap.gz", ".pcap", ".pcapng.gz", ".pcapng"} {
+		if path := filepath.Join(dir, name+end); fileExists(path) {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("no capture %s.pcap or .pcapng, gzip or not, in %s", name, dir)
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// withoutPath takes out as attacks, but not as times, what points to the network only.
+func withoutPath(labels []detect.Label) []detect.Label {
+	var out []detect.Label
+	for _, l := range labels {
+		l.Events = slices.Clone(l.Events)
+		for i, e := range l.Events {
+			if slices.Contains(pathKinds, e.Kind) {
+				l.Events[i].Malicious = false
+			}
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+func (r evalReport) print(w io.Writer) error {
+	for _, part := range []struct {
+		title string
+		r     detect.Result
+	}{{"All alarms", r.All}, {"Alarms that change the key (class source), of attacks that are no relay or throttle", r.Source}} {
+		fmt.Fprintf(w, "%s: detected %d of %d (95 %%: %.0f to %.0f %%), median time %.2f s; %d false in %.2f h: %.2f an hour (95 %%: %.2f to %.2f)\n",
+			part.title, part.r.Detected, part.r.Events, 100*part.r.DetectedCI[0], 100*part.r.DetectedCI[1], part.r.MedianTime,
+			part.r.False, part.r.Hours, part.r.FalseRate, part.r.FalseRateCI[0], part.r.FalseRateCI[1])
+		rows := [][]string{{"KIND", "DETECTED", "95 %", "MEDIAN"}}
+		for _, k := range part.r.Kinds {
+			rows = append(rows, []string{k.Kind, fmt.Sprintf("%d/%d", k.Detected, k.Events), fmt.Sprintf("%.0f to %.0f %%", 100*k.Low, 100*k.High), fmt.Sprintf("%.2f s", k.Median)})
+		}
+		for _, b := range part.r.Benign {
+			rows = append(rows, []string{b.Kind + " (harmless)", fmt.Sprintf("%d/%d", b.Alarmed, b.Events), "", ""})
+		}
+		if err := table(w, rows); err != nil {
+			return err
+		}
+		if len(part.r.Missed) > 0 {
+			fmt.Fprintln(w, "missed:", strings.Join(part.r.Missed, ", "))
+		}
+		fmt.Fprintln(w)
+	}
+	rows := [][]string{{"THRESHOLD", "DETECTED", "FALSE/H", "95 %"}}
+	for _, p := range r.ROC {
+		rows = append(rows, []string{fmt.Sprintf("%g", p.Threshold), fmt.Sprintf("%d/%d", p.Detected, p.Events),
+			fmt.Sprintf("%.2f", p.FalseRate), fmt.Sprintf("%.2f to %.2f", p.FalseRateCI[0], p.FalseRateCI[1])})
+	}
+	return table(w, rows)
+}
