@@ -256,7 +256,9 @@ func (p *cddl) named() node {
 	}
 }
 
-// mapping reads "? key => type" entries, and a last one of "* keytype => type".
+// mapping reads "? key: type" entries, and a last one of "* keytype => type". The
+// colon makes a cut (RFC 8610 §3.5.4): what has the key must have the type, and
+// is nothing that the last entry lets in.
 func (p *cddl) mapping() node {
 	type entry struct {
 		optional bool
@@ -275,7 +277,7 @@ func (p *cddl) mapping() node {
 			if _, twice := known[key]; !ok || twice {
 				p.fail("key %d is none, or stands twice", key)
 			}
-			p.want("=>")
+			p.want(":")
 			e.value = p.choice()
 			known[key] = e
 		}
