@@ -27,6 +27,11 @@ const (
 	EventOutsider         EventKind = "outsider"     // forged, replayed or unknown traffic, counted once a second
 	EventServiceStarted   EventKind = "service-started"
 	EventServiceStopped   EventKind = "service-stopped"
+
+	EventStreamDisarmed EventKind = "stream-disarmed" // a transport wiped a stream's keys by order
+	EventLeaseLapsed    EventKind = "lease-lapsed"    // a transport stopped delivering: nobody vouches for the session
+	EventLeaseRenewed   EventKind = "lease-renewed"   // it delivers again
+	EventAuditBroken    EventKind = "audit-broken"    // the audit trail was cut or changed; Detail has where it is kept
 )
 
 // Event is one thing that happened, told by the service that did or saw it.

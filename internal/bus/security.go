@@ -116,6 +116,7 @@ type DisarmRequest struct {
 type DisarmDeviceRequest struct {
 	Device  gk.DeviceID   `cbor:"1,keyasint"`
 	Streams []gk.StreamID `cbor:"2,keyasint"`
+	Lease   time.Duration `cbor:"3,keyasint"` // how long leases granted before the revocation may run
 }
 
 // DisarmDeviceReply names the transports that confirmed, and those that may hold

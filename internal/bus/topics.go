@@ -30,6 +30,7 @@ const (
 	TransportArm     CallTo[ArmRequest, Empty]    = "gk.transport.arm"
 	TransportSwitch  CallTo[SwitchRequest, Empty] = "gk.transport.switch"
 	TransportRelease CallTo[ReleaseStream, Empty] = "gk.transport.release"
+	TransportReport  CallTo[ReportRequest, Empty] = "gk.transport.report"
 
 	TransportHere   News[TransportAnnouncement] = "gk.transport-news.here"   // every 2 s and at start
 	TransportFirst  News[FirstPacket]           = "gk.transport-news.first"  // at once
@@ -102,6 +103,9 @@ type KMSReleaseReply struct {
 	Confirm    []byte                    `cbor:"2,keyasint,omitempty"` // 32 bytes
 	Transports map[gk.TransportID][]byte `cbor:"3,keyasint,omitempty"`
 	Epoch      gk.Epoch                  `cbor:"4,keyasint"`
+	// Lease is how long a transport may use the key on the strength of this
+	// answer, counted from before the question.
+	Lease time.Duration `cbor:"5,keyasint"`
 }
 
 // KeyState is a media key's state (NIST SP 800-57 part 1 §7).
@@ -304,6 +308,13 @@ type StreamStatus struct {
 	Dropped   map[string]uint64 `cbor:"9,keyasint,omitempty" json:"dropped,omitempty"`
 	SilentMs  uint32            `cbor:"10,keyasint" json:"silent_ms"` // since the last accepted packet
 	Viewers   int               `cbor:"11,keyasint" json:"viewers"`
+	// By the device's reports: packets that it sent in the ranges that were compared,
+	// how many of those were not accepted, how many accepted packets were listed,
+	// and how many were accepted that the device did not send.
+	Sent     uint64 `cbor:"20,keyasint,omitempty" json:"sent"`
+	PathLoss uint64 `cbor:"21,keyasint,omitempty" json:"path_loss"`
+	Vouched  uint64 `cbor:"22,keyasint,omitempty" json:"vouched"`
+	Foreign  uint64 `cbor:"23,keyasint,omitempty" json:"foreign"`
 }
 
 // DeviceReport is what a device said that it sent, verified, of a live session.
@@ -319,6 +330,16 @@ type DeviceReport struct {
 	// Tags has the first [gkrp.TagPrefix] bytes of every packet's tag from From to
 	// To, zeros where an index was not used; nil where the device does not tell.
 	Tags []byte `cbor:"9,keyasint,omitempty"`
+	// SinceMs is how long the key of Epoch had been in use before the range was
+	// closed, in milliseconds of the device's clock; 0: not told.
+	SinceMs uint64 `cbor:"10,keyasint,omitempty"`
+}
+
+// ReportRequest has a transport hold what it accepted against what the device
+// says that it sent. One that is lost leaves something unknown, and accuses nobody.
+type ReportRequest struct {
+	Report DeviceReport `cbor:"1,keyasint"`
+	Term   uint64       `cbor:"2,keyasint"`
 }
 
 // RotateRequest asks for a new epoch.

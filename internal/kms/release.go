@@ -287,7 +287,7 @@ func (ss *session) spend(k *key, id [16]byte) error {
 // sealAll makes the answer. The caller holds the stream's lock.
 func (s *Service) sealAll(st *stream, ss *session, k *key, prekey *receiver, transports map[gk.TransportID]*receiver) (rep bus.KMSReleaseReply, err error) {
 	confirm := k.media.Confirm(st.id, ss.id, k.epoch, roleDevice+"/"+string(ss.rec.Device))
-	rep.Epoch, rep.Confirm = k.epoch, confirm[:]
+	rep.Epoch, rep.Confirm, rep.Lease = k.epoch, confirm[:], s.cfg.Lease
 	if prekey != nil {
 		if rep.Device, err = s.sealTo(st, ss, k, prekey); err != nil {
 			return rep, err

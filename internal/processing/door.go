@@ -133,6 +133,17 @@ func (d *door) allow(dev *enrolled, id gk.StreamID) bool {
 	return l.AllowN(d.s.now(), 1)
 }
 
+// forget has a device's record asked for anew.
+func (d *door) forget(id gk.DeviceID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if dev := d.devices[id]; dev != nil {
+		stale := *dev
+		stale.fetched = time.Time{}
+		d.devices[id] = &stale
+	}
+}
+
 // lookup gives the enrolment record of a device, or nil when it has none.
 func (d *door) lookup(ctx context.Context, id gk.DeviceID) *enrolled {
 	now := d.s.now()

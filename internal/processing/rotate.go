@@ -3,6 +3,8 @@ package processing
 import (
 	"context"
 	"errors"
+	"slices"
+	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
@@ -70,10 +72,12 @@ func (st *stream) release(x *gkrp.Session, fx gkrp.Release) {
 		Device: st.device, Stream: st.id, Session: x.Record.Session, Epoch: fx.Epoch,
 		After: fx.After, Prekey: fx.Prekey, Transports: st.svc.receivers(fx.Transports),
 	}
+	leases := st.svc.beats(fx.Transports...)
 	st.call(func(ctx context.Context) {
 		rep, err := bus.KMSRelease.Do(ctx, st.svc.conn, req)
 		if err == nil {
 			st.post(func() {
+				st.leased(x, leases, rep.Lease)
 				st.outcome(x, gkrp.Released{Epoch: rep.Epoch, Device: rep.Device, Confirm: rep.Confirm, Transports: rep.Transports})
 			})
 			return
@@ -90,6 +94,14 @@ func (st *stream) release(x *gkrp.Session, fx gkrp.Release) {
 	})
 }
 
+// leased keeps the leases that a release is good for.
+func (st *stream) leased(x *gkrp.Session, leases map[gk.TransportID]bus.Lease, length time.Duration) {
+	for id, l := range leases {
+		l.For = length
+		st.of(x).leases[id] = l
+	}
+}
+
 func (st *stream) arm(x *gkrp.Session, fx gkrp.Arm) {
 	if fx.Envelope == nil {
 		return // the transport was away when the key was sealed: the next release has it
@@ -98,6 +110,7 @@ func (st *stream) arm(x *gkrp.Session, fx gkrp.Arm) {
 	arm := bus.ArmRequest{
 		Stream: st.id, Session: x.Record.Session, Epoch: fx.Epoch, Envelope: fx.Envelope,
 		Reason: fx.Reason, Term: st.svc.protocol.Term, Joining: fx.Joining, Near: fx.Near,
+		Lease: st.of(x).leases[fx.Transport],
 	}
 	known := st.of(x).assigned[fx.Transport]
 	to := string(fx.Transport)
@@ -238,11 +251,11 @@ func (st *stream) tell(x *gkrp.Session, e gk.Event) {
 }
 
 func (st *stream) publishServing() {
-	var ids []gk.TransportID
+	var now []*serving
 	for _, x := range []*gkrp.Session{st.machine.Live(), st.machine.Candidate()} {
 		if x != nil {
-			ids = append(ids, x.Transports...)
+			now = append(now, &serving{x, x.Record.Session, !x.Candidate(), slices.Clone(x.Transports)})
 		}
 	}
-	st.nowServing.Store(&ids)
+	st.nowServing.Store(&now)
 }

@@ -88,6 +88,7 @@ type Service struct {
 	log        *slog.Logger
 	protocol   gkrp.StreamConfig
 	site       lockedBudget
+	door       *door
 
 	mu         sync.Mutex
 	streams    map[gk.StreamID]*stream
@@ -179,16 +180,18 @@ func (s *Service) Start(ctx context.Context) (subs []bus.Subscription, err error
 	if err := s.recover(ctx); err != nil {
 		return subs, fmt.Errorf("processing: recover sessions: %w", err)
 	}
-	d := newDoor(s)
-	d.run()
+	s.door = newDoor(s)
+	s.door.run()
+	s.beside(s.renewLeases)
 	if err := errors.Join(
 		hear(bus.ProcessingRotate.Serve(s.conn, s.serveRotate)),
 		hear(bus.ProcessingStreams.Serve(s.conn, s.serveStreams)),
 		hear(bus.ProcessingStop.Serve(s.conn, s.serveStop)),
+		hear(bus.ProcessingDisarm.Serve(s.conn, s.serveDisarm)),
 	); err != nil {
 		return subs, fmt.Errorf("processing: %w", err)
 	}
-	if err := s.courier.Listen(gkrp.ServiceFilter(), d.knock); err != nil {
+	if err := s.courier.Listen(gkrp.ServiceFilter(), s.door.knock); err != nil {
 		return subs, fmt.Errorf("processing: %w", err)
 	}
 	s.tell(gk.Event{Kind: gk.EventServiceStarted})
@@ -351,8 +354,10 @@ func (s *Service) place(now time.Time) []gk.TransportID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, st := range s.streams {
-		for _, id := range st.serving() {
-			load[id]++
+		for _, x := range st.serves() {
+			for _, id := range x.transports {
+				load[id]++
+			}
 		}
 	}
 	var best gk.TransportID

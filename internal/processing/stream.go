@@ -25,13 +25,22 @@ type stream struct {
 	lastEpoch gk.Epoch               // highest ever seen, for people to look at
 	waiting   []waiter               // who asked for a rotation and wants to know when it is done
 
-	nowServing atomic.Pointer[[]gk.TransportID]
+	nowServing atomic.Pointer[[]*serving]
+}
+
+// serving is a session that transports hold keys of, for other goroutines.
+type serving struct {
+	x          *gkrp.Session // for the stream's goroutine alone
+	session    gk.SessionID
+	live       bool // its device confirmed a key
+	transports []gk.TransportID
 }
 
 // run is what the service keeps of a session beside its state machine.
 type run struct {
 	assigned map[gk.TransportID]bool
 	statuses map[gk.TransportID]bus.StreamStatus
+	leases   map[gk.TransportID]bus.Lease // on the strength of which the last key was released
 }
 
 // waiter wants to know when an epoch after one that it saw is in use.
@@ -87,7 +96,7 @@ func (st *stream) heard(dev bus.DeviceRecord, h gkrp.Heard) {
 func (st *stream) of(x *gkrp.Session) *run {
 	r := st.known[x]
 	if r == nil {
-		r = &run{assigned: map[gk.TransportID]bool{}, statuses: map[gk.TransportID]bus.StreamStatus{}}
+		r = &run{assigned: map[gk.TransportID]bool{}, statuses: map[gk.TransportID]bus.StreamStatus{}, leases: map[gk.TransportID]bus.Lease{}}
 		st.known[x] = r
 	}
 	return r
@@ -139,8 +148,8 @@ func (st *stream) done(e gk.Epoch, took time.Duration) {
 	})
 }
 
-// serving tells, to other goroutines, which transports carry the stream.
-func (st *stream) serving() []gk.TransportID {
+// serves tells, to other goroutines, which sessions transports carry.
+func (st *stream) serves() []*serving {
 	if p := st.nowServing.Load(); p != nil {
 		return *p
 	}

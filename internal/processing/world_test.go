@@ -118,13 +118,17 @@ type fakeKMS struct {
 	last     map[gk.StreamID]gk.Epoch
 	prekeys  map[string]gk.Epoch
 	states   map[gk.Epoch]bus.KeyState
+	lease    time.Duration
+	slow     time.Duration // before a standing is told
+	mute     bool          // no standing is told
+	asked    time.Time     // when a standing or key was last asked for
 
 	forgotten gk.Epoch // epochs up to it are gone, as after a restored backup
 }
 
 func newFakeKMS(t *testing.T, conn bus.Conn) *fakeKMS {
 	pub, key, _ := ed25519.GenerateKey(rand.Reader)
-	k := &fakeKMS{t: t, devices: map[gk.DeviceID]bus.DeviceRecord{}, first: map[gk.SessionID]gk.Epoch{}, last: map[gk.StreamID]gk.Epoch{}, prekeys: map[string]gk.Epoch{}, states: map[gk.Epoch]bus.KeyState{}}
+	k := &fakeKMS{t: t, devices: map[gk.DeviceID]bus.DeviceRecord{}, first: map[gk.SessionID]gk.Epoch{}, last: map[gk.StreamID]gk.Epoch{}, prekeys: map[string]gk.Epoch{}, states: map[gk.Epoch]bus.KeyState{}, lease: time.Minute}
 	k.signer, _ = gkrp.NewSigner(key)
 	k.verifier, _ = gkrp.NewVerifier(pub)
 	serve(t, conn, bus.KMSDevice, func(r bus.KMSDeviceRequest) (bus.DeviceRecord, error) {
@@ -154,7 +158,11 @@ func newFakeKMS(t *testing.T, conn bus.Conn) *fakeKMS {
 			return bus.KMSReleaseReply{}, bus.Refuse(bus.CodeConflict, "not an epoch of this session")
 		}
 		k.last[r.Stream] = max(k.last[r.Stream], r.Epoch)
-		rep := bus.KMSReleaseReply{Epoch: r.Epoch, Transports: map[gk.TransportID][]byte{}}
+		if k.devices[r.Device].Revoked {
+			return bus.KMSReleaseReply{}, bus.Refuse(bus.CodeRevoked, "device %s is revoked", r.Device)
+		}
+		k.asked = time.Now()
+		rep := bus.KMSReleaseReply{Lease: k.lease, Epoch: r.Epoch, Transports: map[gk.TransportID][]byte{}}
 		if r.Prekey != nil {
 			if e, used := k.prekeys[string(r.Prekey)]; used && e != r.Epoch {
 				return rep, bus.Refuse(bus.CodeUsed, "prekey used for epoch %d", e)
@@ -168,6 +176,30 @@ func newFakeKMS(t *testing.T, conn bus.Conn) *fakeKMS {
 		}
 		return rep, nil
 	}, &k.mu)
+	if _, err := bus.KMSStanding.Serve(conn, func(_ context.Context, r bus.StandingRequest) (bus.StandingReply, error) {
+		k.mu.Lock()
+		slow := k.slow
+		k.asked = time.Now()
+		k.mu.Unlock()
+		time.Sleep(slow)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.mute {
+			return bus.StandingReply{}, bus.Refuse(bus.CodeUnavailable, "no answer")
+		}
+		rep := bus.StandingReply{Codes: make([]bus.Code, len(r.Sessions)), Lease: k.lease}
+		for i, x := range r.Sessions {
+			switch {
+			case k.devices[x.Device].Revoked:
+				rep.Codes[i] = bus.CodeRevoked
+			case k.first[x.Session] == 0:
+				rep.Codes[i] = bus.CodeNotFound
+			}
+		}
+		return rep, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	serve(t, conn, bus.KMSSetState, func(r bus.KMSStateRequest) (bus.Empty, error) {
 		k.states[r.Epoch] = r.State
 		return bus.Empty{}, nil
@@ -202,6 +234,9 @@ type fakeTransport struct {
 	armed   map[gk.Epoch]bool
 	joining map[gk.Epoch]bool
 	session gk.SessionID
+	lease   time.Time
+	off     bool // cut off from the bus
+	void    int  // packets that came after the lease
 	counts  bus.StreamStatus
 	last    time.Time
 	ticker  *time.Ticker
@@ -223,7 +258,23 @@ func newFakeTransport(t *testing.T, w *world, id gk.TransportID) *fakeTransport 
 		}
 		if r.Session == f.session {
 			f.armed[r.Epoch] = true
+			f.take(r.Lease)
 		}
+		return nil
+	})
+	serveTo(t, f, bus.TransportLease, func(r bus.LeaseRequest) error {
+		for _, x := range r.Sessions {
+			if x.Session == f.session {
+				f.take(r.Lease)
+			}
+		}
+		return nil
+	})
+	serveTo(t, f, bus.TransportDisarm, func(r bus.DisarmRequest) error {
+		if f.off {
+			return bus.Refuse(bus.CodeUnavailable, "cut off")
+		}
+		clear(f.armed)
 		return nil
 	})
 	serveTo(t, f, bus.TransportSwitch, func(bus.SwitchRequest) error { return nil })
@@ -265,6 +316,23 @@ func serveTo[Req any](t *testing.T, f *fakeTransport, c bus.CallTo[Req, bus.Empt
 	}
 }
 
+// take takes a lease, which must count from before the key management service
+// was asked.
+func (f *fakeTransport) take(l bus.Lease) {
+	if f.off {
+		return
+	}
+	from := l.Started.Add(l.Beat)
+	f.w.kms.mu.Lock()
+	defer f.w.kms.mu.Unlock()
+	if !l.Started.Equal(f.started) || from.After(f.w.kms.asked) {
+		f.w.t.Errorf("lease from %v of start %v: asked at %v, started %v", from, l.Started, f.w.kms.asked, f.started)
+	}
+	if end := from.Add(l.For); end.After(f.lease) {
+		f.lease = end
+	}
+}
+
 func (f *fakeTransport) restart() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -274,8 +342,12 @@ func (f *fakeTransport) restart() {
 
 func (f *fakeTransport) announce() {
 	f.mu.Lock()
-	a := bus.TransportAnnouncement{TransportReceiver: bus.TransportReceiver{Transport: f.id, Key: []byte(f.key)}, Address: "127.0.0.1:7004", Started: f.started}
+	a := bus.TransportAnnouncement{TransportReceiver: bus.TransportReceiver{Transport: f.id, Key: []byte(f.key)}, Address: "127.0.0.1:7004", Started: f.started, Beat: time.Since(f.started)}
+	off := f.off
 	f.mu.Unlock()
+	if off {
+		return
+	}
 	_ = bus.TransportHere.Tell(f.conn, a)
 }
 
@@ -291,6 +363,10 @@ func (f *fakeTransport) packet(session gk.SessionID, e gk.Epoch) bool {
 	defer f.mu.Unlock()
 	if session != f.session || !f.armed[e] {
 		return false
+	}
+	if !time.Now().Before(f.lease) {
+		f.void++
+		return true
 	}
 	f.counts.Delivered++
 	f.counts.Epoch = e

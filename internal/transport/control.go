@@ -24,6 +24,8 @@ func (s *Service) serve() (subs []bus.Subscription, err error) {
 	add(bus.TransportArm.Serve(s.conn, me, s.arm))
 	add(bus.TransportSwitch.Serve(s.conn, me, s.begin))
 	add(bus.TransportRelease.Serve(s.conn, me, s.release))
+	add(bus.TransportLease.Serve(s.conn, me, s.renew))
+	add(bus.TransportDisarm.Serve(s.conn, me, s.disarm))
 	return subs, err
 }
 
@@ -114,6 +116,12 @@ func (s *Service) arm(_ context.Context, req bus.ArmRequest) (bus.Empty, error) 
 		open.Wipe()
 		return bus.Empty{}, err
 	}
+	end, err := s.leaseEnd(now, ses.stream, req.Lease)
+	if err != nil {
+		open.Wipe()
+		return bus.Empty{}, bus.Refuse(bus.CodeConflict, "stream %s, epoch %d: %v", req.Stream, req.Epoch, err)
+	}
+	s.extend(now, ses, end)
 	known := ses.keys.find(req.Epoch) != nil
 	switch err := ses.keys.arm(now, req.Epoch, req.Reason, open); {
 	case errors.Is(err, errEpochStale):
@@ -252,6 +260,7 @@ func (s *Service) retire(now time.Time) {
 	defer s.mu.Unlock()
 	for _, ses := range s.routes {
 		ses.keys.expire(now)
+		s.lapse(ses, now)
 		s.wipeDropped(ses, now)
 		ses.stream.viewers.dropSlow()
 	}

@@ -41,7 +41,7 @@ func (d *Detached) Tick(now time.Time) {
 }
 
 // Announce tells that the service is there.
-func (d *Detached) Announce() { d.s.say(bus.TransportHere.Tell(d.s.conn, d.s.here)) }
+func (d *Detached) Announce() { d.s.say(bus.TransportHere.Tell(d.s.conn, d.s.announcement())) }
 
 // Report tells what the service sees, as it does once a second.
 func (d *Detached) Report(now time.Time) {

@@ -71,13 +71,16 @@ func (s *Service) view(w http.ResponseWriter, r *http.Request, st *stream) {
 		if err != nil {
 			if patience == viewerStart {
 				refuseViewer(w, st.id, err)
-			} else if errors.Is(err, errViewerSlow) {
+			} else if errors.Is(err, errViewerSlow) || errors.Is(err, errStreamCut) {
 				// Ending the response as if the stream were over would hide the loss.
 				panic(http.ErrAbortHandler)
 			}
 			return
 		}
 		_ = out.SetWriteDeadline(time.Now().Add(viewerStall))
+		if viewer.over() { // the deadline that was to end it may have been the one before
+			panic(http.ErrAbortHandler)
+		}
 		if _, err := w.Write(buf[:n]); err != nil {
 			return
 		}

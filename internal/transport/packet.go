@@ -137,6 +137,7 @@ func (s *Service) accept(ses *session, slot *slot, o media.Opened, now time.Time
 	if moved {
 		s.bounded(ses, slot, now)
 	}
+	s.lapse(ses, now)
 	ses.last = now
 	if slot.epoch >= ses.epoch {
 		ses.epoch = slot.epoch
@@ -221,6 +222,10 @@ func (s *Service) room(ses *session, n int) []byte {
 
 // deliver adds a unit whose payload lies in the room that its session gave last.
 func (s *Service) deliver(ses *session, u unit) {
+	if ses.lapsed {
+		ses.counts[causeLeaseOver]++
+		return
+	}
 	ses.pending.add(u)
 	ses.delivered++
 	ses.bytes += uint64(len(u.payload))
@@ -266,6 +271,7 @@ func (s *Service) overdue(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ses := range s.routes {
+		s.lapse(ses, now)
 		ses.lost += ses.order.giveUp(now, func(u unit) { s.deliverHeld(ses, u) })
 	}
 	s.fanOut()

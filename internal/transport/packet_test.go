@@ -17,7 +17,7 @@ func bareService(t testing.TB, first gk.Index, epochs ...gk.Epoch) (*Service, *s
 		streams: map[gk.StreamID]*stream{}, routes: map[uint32]*session{},
 	}
 	st := &stream{id: testStream, viewers: newViewers(1<<20, 1)}
-	ses := &session{stream: st, ssrc: testSSRC, payload: mp2t, order: reorder{latency: s.cfg.Latency},
+	ses := &session{stream: st, ssrc: testSSRC, payload: mp2t, order: reorder{latency: s.cfg.Latency}, lease: time.Unix(1, 0).Add(1000 * time.Hour),
 		keys: slots{times: keyTimes{grace: time.Second, watch: time.Second, proofLife: time.Second, life: time.Hour}}}
 	st.current, s.streams[st.id], s.routes[testSSRC] = ses, st, ses
 	for _, e := range epochs {

@@ -243,13 +243,13 @@ func (s *Service) announce(ctx context.Context) {
 	defer status.Stop()
 	var before counts
 	var unsent uint64
-	s.say(bus.TransportHere.Tell(s.conn, s.here))
+	s.say(bus.TransportHere.Tell(s.conn, s.announcement()))
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-here.C:
-			s.say(bus.TransportHere.Tell(s.conn, s.here))
+			s.say(bus.TransportHere.Tell(s.conn, s.announcement()))
 		case now := <-status.C:
 			for _, st := range s.Status(now) {
 				s.say(bus.TransportStatus.Tell(s.conn, st))

@@ -17,6 +17,7 @@ type stream struct {
 	candidate *session // assigned, but nothing armed yet
 	viewers   *viewers
 	outputs   []output
+	disarmed  time.Time // when its keys were last ordered away; leases from before are void
 }
 
 // session finds the session with an id, nil if it is not here.
@@ -38,6 +39,9 @@ type session struct {
 	keys    slots
 	order   reorder
 	pending *delivery // filled by the batch in work
+
+	lease  time.Time // until then the keys may serve; zero until the first is armed
+	lapsed bool      // the lease has run out, or never began: nothing is delivered
 
 	counts    counts
 	delivered uint64 // packets

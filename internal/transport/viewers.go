@@ -14,6 +14,7 @@ import (
 var (
 	errViewerSlow   = errors.New("viewer fell too far behind")
 	errViewersFull  = errors.New("the stream has as many viewers as it may have: try later")
+	errStreamCut    = errors.New("the stream was cut off")
 	errStreamClosed = errors.New("the service is stopping")
 	errNoData       = errors.New("nothing arrived")
 	errNotTS        = errors.New("the stream does not carry MPEG-TS")
@@ -88,6 +89,21 @@ func (v *viewers) close() {
 	v.wake.Broadcast()
 }
 
+// cut ends every viewer there is, and drops what it has not read yet. Others may
+// join.
+func (v *viewers) cut() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, r := range v.all {
+		r.ended = true
+		if !r.cutOff {
+			r.cutOff = true
+			r.cut()
+		}
+	}
+	v.wake.Broadcast()
+}
+
 // dropSlow cuts off the viewers that fell behind by more than the ring. One of
 // them may be waiting for its network, and would not notice by itself.
 func (v *viewers) dropSlow() {
@@ -129,6 +145,7 @@ type viewer struct {
 	started bool
 	cut     func()
 	cutOff  bool
+	ended   bool // it gets nothing more
 
 	tables []byte // the newest association and map table, while waiting for a key frame
 	pmt    uint16 // PID of the map table
@@ -144,6 +161,13 @@ const (
 )
 
 func (r *viewer) behind() bool { return r.v.head-r.at > uint64(r.v.size) }
+
+// over reports whether the viewer was cut off from the stream.
+func (r *viewer) over() bool {
+	r.v.mu.Lock()
+	defer r.v.mu.Unlock()
+	return r.ended
+}
 
 func (r *viewer) leave() {
 	r.v.mu.Lock()
@@ -175,6 +199,8 @@ func (r *viewer) read(ctx context.Context, b []byte, patience time.Duration) (in
 		switch {
 		case ctx.Err() != nil:
 			return 0, ctx.Err()
+		case r.ended:
+			return 0, errStreamCut
 		case r.behind():
 			return 0, errViewerSlow
 		}

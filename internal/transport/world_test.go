@@ -200,7 +200,13 @@ func (w *world) signed(by gkrp.Signer, env gkrp.KeyEnvelope) []byte {
 }
 
 func (w *world) armRequest(e gk.Epoch) bus.ArmRequest {
-	return bus.ArmRequest{Stream: testStream, Session: w.session, Epoch: e, Envelope: w.signed(w.kms, w.envelope(e)), Reason: gk.ReasonSchedule, Term: 1}
+	return bus.ArmRequest{Stream: testStream, Session: w.session, Epoch: e, Envelope: w.signed(w.kms, w.envelope(e)), Reason: gk.ReasonSchedule, Term: 1, Lease: w.lease(time.Hour)}
+}
+
+// lease is one that counts from now.
+func (w *world) lease(d time.Duration) bus.Lease {
+	a := w.svc.announcement()
+	return bus.Lease{Started: a.Started, Beat: a.Beat, For: d}
 }
 
 func (w *world) arm(e gk.Epoch) {

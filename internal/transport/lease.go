@@ -1,0 +1,128 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+)
+
+// A session's keys serve while its lease runs. Leases count from a beat of this
+// service's own clock that went out before the lease was asked for, so nothing
+// that happens to a lease on its way makes it longer. When it has run out, packets
+// are still opened, for the state that the next lease goes on from, but nothing
+// is delivered.
+
+// maxLease bounds what a lease may be said to last.
+const maxLease = time.Hour
+
+var (
+	errLeaseForeign = errors.New("the lease counts from another start of this transport: ask for it again")
+	errLeaseVoid    = errors.New("the lease counts from before the stream was disarmed here: ask for it again")
+	errLeaseOdd     = errors.New("the lease counts from a time to come, or lasts too long")
+)
+
+// announcement is what the service says of itself now.
+func (s *Service) announcement() bus.TransportAnnouncement {
+	a := s.here
+	a.Beat = s.cfg.Host.Now().Sub(a.Started)
+	return a
+}
+
+// leaseEnd gives the time until which a lease lets a stream's keys serve. The
+// caller holds mu.
+func (s *Service) leaseEnd(now time.Time, st *stream, l bus.Lease) (time.Time, error) {
+	from := s.here.Started.Add(l.Beat)
+	switch {
+	case !l.Started.Equal(s.here.Started):
+		return time.Time{}, errLeaseForeign
+	case from.After(now) || l.For < 0 || l.For > maxLease:
+		return time.Time{}, errLeaseOdd
+	case !st.disarmed.IsZero() && !from.After(st.disarmed):
+		return time.Time{}, errLeaseVoid
+	}
+	return from.Add(l.For), nil
+}
+
+// extend lets a session's keys serve until end, if they may not longer already.
+// The caller holds mu.
+func (s *Service) extend(now time.Time, ses *session, end time.Time) {
+	if end.After(ses.lease) {
+		ses.lease = end
+	}
+	if ses.lapsed && now.Before(ses.lease) {
+		ses.lapsed = false
+		e := ses.event(gk.EventLeaseRenewed, ses.epoch, now)
+		s.notice(func() { s.tell(e) })
+	}
+}
+
+// lapse stops a session whose lease has run out. The caller holds mu.
+func (s *Service) lapse(ses *session, now time.Time) {
+	if ses.lapsed || now.Before(ses.lease) {
+		return
+	}
+	ses.lapsed = true
+	if !ses.lease.IsZero() {
+		e := ses.event(gk.EventLeaseLapsed, ses.epoch, now)
+		s.notice(func() { s.tell(e) })
+	}
+}
+
+// renew takes leases for sessions. What is not here needs none.
+func (s *Service) renew(_ context.Context, req bus.LeaseRequest) (none bus.Empty, err error) {
+	if len(req.Sessions) > bus.MaxStanding {
+		return none, bus.Refuse(bus.CodeBadRequest, "%d sessions in one request, at most %d", len(req.Sessions), bus.MaxStanding)
+	}
+	now := s.cfg.Host.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ref := range req.Sessions {
+		st := s.streams[ref.Stream]
+		if st == nil || req.Term < st.term {
+			continue
+		}
+		ses := st.session(ref.Session)
+		if ses == nil || ses.lease.IsZero() { // a session without a key gets its first lease with it
+			continue
+		}
+		end, refused := s.leaseEnd(now, st, req.Lease)
+		if refused != nil {
+			err = bus.Refuse(bus.CodeConflict, "stream %s: %v", ref.Stream, refused)
+			continue
+		}
+		st.term = req.Term
+		s.extend(now, ses, end)
+	}
+	return none, err
+}
+
+// disarm wipes the keys of streams, cuts off who watches them, and takes no key
+// again on a lease from before. What waits in buffers is not delivered any more.
+func (s *Service) disarm(_ context.Context, req bus.DisarmRequest) (none bus.Empty, err error) {
+	now := s.cfg.Host.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range req.Streams {
+		st, refused := s.obey(id, req.Term)
+		if refused != nil {
+			err = refused
+			continue
+		}
+		st.disarmed = now
+		for _, ses := range []*session{st.current, st.candidate} {
+			if ses != nil {
+				ses.lapsed = true
+				s.forget(ses)
+			}
+		}
+		st.viewers.cut()
+		e := gk.Event{Kind: gk.EventStreamDisarmed, Stream: id, At: now}
+		s.notice(func() { s.tell(e) })
+	}
+	// A beat from after this, so that the stream can be armed again at once.
+	s.notice(func() { s.say(bus.TransportHere.Tell(s.conn, s.announcement())) })
+	return none, err
+}
