@@ -19,12 +19,13 @@ import (
 // service or a dropped message needs no rule of its own:
 //
 //	Opening    the key management service allocates the session's first epoch
-//	Recording  the intent is written down (skipped where an urgent rotation may not wait)
 //	Releasing  the epoch's key is sealed for the device and for every transport
 //	Arming     every transport confirms that it can open the epoch
+//	Recording  the intent is known to be written down (an urgent rotation does not wait)
 //	Granting   the GRANT goes out, byte for byte the same each time, until its ACK verifies
 //
-// so nothing is ever sent that cannot be opened.
+// so nothing is ever sent that cannot be opened. Writing begins with the rotation
+// and runs beside releasing and arming; only the GRANT waits for it.
 type Session struct {
 	Record
 
@@ -87,14 +88,14 @@ type Stage uint8
 // The stages, in order.
 const (
 	StageOpening Stage = iota + 1
-	StageRecording
 	StageReleasing
 	StageArming
+	StageRecording
 	StageGranting
 )
 
 func (s Stage) String() string {
-	return [...]string{"?", "opening", "recording", "releasing", "arming", "granting"}[min(int(s), 5)]
+	return [...]string{"?", "opening", "releasing", "arming", "recording", "granting"}[min(int(s), 5)]
 }
 
 type rotation struct {
@@ -108,6 +109,7 @@ type rotation struct {
 	confirm   []byte
 	grant     []byte // payload, fixed once made
 	hash      []byte
+	recorded  bool // the intent is written down, or need not be
 	adopted   bool // taken over from another instance: the device may answer an earlier GRANT
 	retry     backoff
 }
@@ -140,8 +142,11 @@ type (
 	Tick struct{}
 	// Opened: the key management service allocated the session's first epoch.
 	Opened struct{ Epoch gk.Epoch }
-	// Recorded: the record with this pending rotation is written down.
-	Recorded struct{ Pending gk.Reason }
+	// Recorded: the record with this epoch and pending rotation is written down.
+	Recorded struct {
+		Epoch   gk.Epoch
+		Pending gk.Reason
+	}
 	// Released: an epoch's key was sealed.
 	Released struct {
 		Epoch      gk.Epoch
@@ -258,7 +263,7 @@ func Begin(now time.Time, r Record, in Heard, t Timing) (*Session, []Effect) {
 	r.Started = now
 	r.ByReason = map[gk.Reason]uint64{}
 	s := &Session{Record: r, timing: t, offer: hello, offered: Hash(in.Payload)}
-	s.rot = &rotation{reason: gk.ReasonStart, stage: StageOpening, decided: now}
+	s.rot = &rotation{reason: gk.ReasonStart, stage: StageOpening, decided: now, recorded: true}
 	s.endAt = now.Add(t.CloseAfter)
 	return s, s.push(now)
 }
@@ -276,7 +281,7 @@ func Resume(now time.Time, r Record, t Timing) (*Session, []Effect) {
 		fx = append(fx, s.transportLost(now, id)...)
 	}
 	if r.Pending != "" {
-		s.rot = &rotation{reason: r.Pending, stage: StageReleasing, decided: now, adopted: true}
+		s.rot = &rotation{reason: r.Pending, stage: StageReleasing, decided: now, recorded: true, adopted: true}
 		fx = append(fx, s.push(now)...)
 	}
 	return s, fx
@@ -334,8 +339,12 @@ func (s *Session) Step(now time.Time, in Input) []Effect {
 			return s.enter(now, StageReleasing)
 		}
 	case Recorded:
-		if s.rot != nil && s.rot.stage == StageRecording && in.Pending == s.rot.reason {
-			return s.enter(now, StageReleasing)
+		if s.rot == nil || in.Epoch != s.Record.Epoch || in.Pending != s.rot.reason {
+			return nil
+		}
+		s.rot.recorded = true
+		if s.rot.stage == StageRecording {
+			return s.grant(now)
 		}
 	case Released:
 		return s.released(now, in)
@@ -380,16 +389,12 @@ func (s *Session) rotate(now time.Time, reason gk.Reason, known gk.Epoch) []Effe
 		return []Effect{s.refill(now)}
 	}
 	s.wants = ""
-	s.rot = &rotation{reason: reason, decided: now}
+	// A record that comes late costs an urgent rotation nothing: an epoch that was
+	// perhaps granted is found again from the device's REPORT.
+	s.rot = &rotation{reason: reason, decided: now, recorded: reason.Urgent()}
 	s.Pending = reason
-	fx := []Effect{Tell{gk.Event{Kind: gk.EventRotationDecided, Epoch: s.Record.Epoch, Reason: reason}}}
-	if reason.Urgent() {
-		// A record that comes late costs nothing: an epoch that was perhaps granted
-		// is found again from the device's REPORT.
-		fx = append(fx, Write{s.snapshot()})
-		return append(fx, s.enter(now, StageReleasing)...)
-	}
-	return append(fx, s.enter(now, StageRecording)...)
+	fx := []Effect{Tell{gk.Event{Kind: gk.EventRotationDecided, Epoch: s.Record.Epoch, Reason: reason}}, Write{s.snapshot()}}
+	return append(fx, s.enter(now, StageReleasing)...)
 }
 
 // proofReserve is the number of prekeys that only proof may use up.
@@ -414,8 +419,6 @@ func (s *Session) push(now time.Time) []Effect {
 	switch r.stage {
 	case StageOpening:
 		return []Effect{OpenKeys{s.offer.HighWater}}
-	case StageRecording:
-		return []Effect{Write{s.snapshot()}}
 	case StageReleasing:
 		if r.prekey == nil {
 			if len(s.Prekeys) == 0 {
@@ -428,10 +431,12 @@ func (s *Session) push(now time.Time) []Effect {
 		var fx []Effect
 		for _, id := range s.Transports {
 			if !r.armed[id] {
-				fx = append(fx, Arm{id, r.epoch, r.envelopes[id], r.reason, false, max(s.First, s.Near)})
+				fx = append(fx, Arm{id, r.epoch, r.envelopes[id], r.reason, r.adopted, max(s.First, s.Near)})
 			}
 		}
 		return fx
+	case StageRecording:
+		return []Effect{Write{s.snapshot()}}
 	case StageGranting:
 		if s.Candidate() {
 			return []Effect{Send{s.welcome()}}
@@ -488,7 +493,18 @@ func (s *Session) armed(now time.Time, in Armed) []Effect {
 			return fx
 		}
 	}
-	fx = append(fx, Tell{gk.Event{Kind: gk.EventGrantSent, Epoch: r.epoch, Reason: r.reason, Took: now.Sub(r.decided)}})
+	if !r.recorded {
+		// The write has had its time: only its loss needs asking again, later.
+		r.stage, r.retry = StageRecording, backoff{}
+		r.retry.next(now, s.timing)
+		return fx
+	}
+	return append(fx, s.grant(now)...)
+}
+
+func (s *Session) grant(now time.Time) []Effect {
+	r := s.rot
+	fx := []Effect{Tell{gk.Event{Kind: gk.EventGrantSent, Epoch: r.epoch, Reason: r.reason, Took: now.Sub(r.decided)}}}
 	return append(fx, s.enter(now, StageGranting)...)
 }
 
@@ -610,7 +626,7 @@ func (s *Session) reported(now time.Time, m *Report) []Effect {
 		// one that granted it was stopped before it could write. Do it again; the
 		// device answers with the ACK that it stored.
 		s.Pending = gk.ReasonRecovery
-		s.rot = &rotation{epoch: m.Epoch, reason: gk.ReasonRecovery, stage: StageReleasing, decided: now, adopted: true}
+		s.rot = &rotation{epoch: m.Epoch, reason: gk.ReasonRecovery, stage: StageReleasing, decided: now, recorded: true, adopted: true}
 		return append(fx, s.push(now)...)
 	case m.Renew && !now.Before(s.renewAt):
 		s.renewAt = now.Add(renewPause)
@@ -630,7 +646,7 @@ func (s *Session) transportLost(now time.Time, id gk.TransportID) []Effect {
 		switch s.rot.stage {
 		case StageGranting:
 			j.want = append(j.want, s.rot.epoch)
-		case StageArming: // what was sealed for it cannot be opened by its new key
+		case StageArming, StageRecording: // what was sealed for it cannot be opened by its new key
 			s.rot.stage = StageReleasing
 		}
 	}

@@ -94,13 +94,14 @@ func TestOneRotationStageByStage(t *testing.T) {
 	s := begun(t, t0)
 	want(t, "too early", s.Step(t0.Add(59*time.Second), Tick{}), "")
 	now := t0.Add(time.Minute)
-	want(t, "due", s.Step(now, Tick{}), "write(5,schedule)")
+	want(t, "due", s.Step(now, Tick{}), "write(5,schedule) release(>5)")
 	want(t, "asked twice", s.Step(now, Rotate{Reason: gk.ReasonOperator}), "")
-	want(t, "recorded", s.Step(now, Recorded{gk.ReasonSchedule}), "release(>5)")
+	want(t, "an earlier record", s.Step(now, Recorded{4, gk.ReasonSchedule}), "")
 	want(t, "released", s.Step(now, released(6)), "arm(t1,6) arm(t2,6)")
 	want(t, "armed", s.Step(now, Armed{"t2", 6}), "")
 	want(t, "armed again", s.Step(now, Armed{"t2", 6}), "")
-	want(t, "all armed", s.Step(now, Armed{"t1", 6}), "grant")
+	want(t, "all armed, not recorded", s.Step(now, Armed{"t1", 6}), "")
+	want(t, "recorded", s.Step(now, Recorded{5, gk.ReasonSchedule}), "grant")
 	first := s.rot.grant
 	for i, wait := range []time.Duration{100, 300, 700, 1500, 3100} {
 		fx := s.Step(now.Add(wait*time.Millisecond), Tick{})
@@ -121,14 +122,20 @@ func TestUrgentRotationWaitsForNoWrite(t *testing.T) {
 		s := begun(t, t0)
 		want(t, string(r), s.Step(t0, Rotate{Reason: r, Known: 5}), fmt.Sprintf("write(5,%s) release(>5)", r))
 	}
-	s := begun(t, t0)
-	want(t, "operator", s.Step(t0, Rotate{Reason: gk.ReasonOperator}), "write(5,operator)")
+	for _, r := range []gk.Reason{gk.ReasonProof, gk.ReasonOperator} {
+		s := begun(t, t0)
+		s.Step(t0, Rotate{Reason: r, Known: 5})
+		s.Step(t0, released(6))
+		s.Step(t0, Armed{"t1", 6})
+		grant := map[gk.Reason]string{gk.ReasonProof: "grant", gk.ReasonOperator: ""}
+		want(t, string(r)+" armed", s.Step(t0, Armed{"t2", 6}), grant[r])
+	}
 }
 
 func TestProofNewerThanTheGrantRotatesAgain(t *testing.T) {
 	s := begun(t, t0)
 	s.Step(t0, Rotate{Reason: gk.ReasonOperator})
-	s.Step(t0, Recorded{gk.ReasonOperator})
+	s.Step(t0, Recorded{s.Record.Epoch, gk.ReasonOperator})
 	want(t, "proof before the grant", s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: 5}), "")
 	s.Step(t0, released(6))
 	s.Step(t0, Armed{"t1", 6})
@@ -137,7 +144,7 @@ func TestProofNewerThanTheGrantRotatesAgain(t *testing.T) {
 	want(t, "acked", s.Step(t0, ackOf(s, 6, 200)), "switch(6,200) activate(6,5) write(6,)")
 
 	s.Step(t0, Rotate{Reason: gk.ReasonOperator})
-	s.Step(t0, Recorded{gk.ReasonOperator})
+	s.Step(t0, Recorded{s.Record.Epoch, gk.ReasonOperator})
 	s.Step(t0, released(7))
 	s.Step(t0, Armed{"t1", 7})
 	s.Step(t0, Armed{"t2", 7})
@@ -154,7 +161,7 @@ func TestAcksThatDoNotFit(t *testing.T) {
 	granting := func() *Session {
 		s := begun(t, t0)
 		s.Step(t0, Rotate{Reason: gk.ReasonOperator})
-		s.Step(t0, Recorded{gk.ReasonOperator})
+		s.Step(t0, Recorded{s.Record.Epoch, gk.ReasonOperator})
 		s.Step(t0, released(6))
 		s.Step(t0, Armed{"t1", 6})
 		s.Step(t0, Armed{"t2", 6})
@@ -179,7 +186,7 @@ func TestAcksThatDoNotFit(t *testing.T) {
 func TestGrantThatDoesNotOpenIsSealedToTheNextPrekey(t *testing.T) {
 	s := begun(t, t0)
 	s.Step(t0, Rotate{Reason: gk.ReasonOperator})
-	s.Step(t0, Recorded{gk.ReasonOperator})
+	s.Step(t0, Recorded{s.Record.Epoch, gk.ReasonOperator})
 	s.Step(t0, released(6))
 	s.Step(t0, Armed{"t1", 6})
 	s.Step(t0, Armed{"t2", 6})
@@ -200,13 +207,13 @@ func TestEveryStageAsksAgain(t *testing.T) {
 	late := func(s *Session) []Effect { return s.Step(s.Deadline(), Tick{}) }
 	s := begun(t, t0)
 	s.Step(t0, Rotate{Reason: gk.ReasonOperator})
-	want(t, "recording", late(s), "write(5,operator)")
-	s.Step(t0, Recorded{gk.ReasonOperator})
 	want(t, "releasing", late(s), "release(>5)")
 	s.Step(t0, released(6))
 	s.Step(t0, Armed{"t1", 6})
 	want(t, "arming", late(s), "arm(t2,6)")
 	s.Step(t0, Armed{"t2", 6})
+	want(t, "recording", late(s), "write(5,operator)")
+	s.Step(t0, Recorded{5, gk.ReasonOperator})
 	want(t, "granting", late(s), "grant")
 }
 
@@ -220,7 +227,7 @@ func TestTransportThatLostItsKeysGetsThemBack(t *testing.T) {
 	}
 	// In mid-rotation, both the epoch in use and the one that was granted.
 	s.Step(t0, Rotate{Reason: gk.ReasonOperator})
-	s.Step(t0, Recorded{gk.ReasonOperator})
+	s.Step(t0, Recorded{s.Record.Epoch, gk.ReasonOperator})
 	s.Step(t0, released(6))
 	s.Step(t0, Armed{"t1", 6})
 	s.Step(t0, Armed{"t2", 6})
@@ -272,7 +279,7 @@ func TestLastPrekeyIsKeptForProof(t *testing.T) {
 	s.Prekeys = s.Prekeys[:1]
 	want(t, "operator at one", s.Step(t0, Rotate{Reason: gk.ReasonOperator}), "send(refill)")
 	want(t, "one is not enough", s.Step(t0, Heard{Message: &Refill{Prekeys: s.Prekeys}}), "")
-	want(t, "refilled", s.Step(t0, Heard{Message: &Refill{Prekeys: [][]byte{{0xbb}, {0xbc}}}}), "write(5,operator)")
+	want(t, "refilled", s.Step(t0, Heard{Message: &Refill{Prekeys: [][]byte{{0xbb}, {0xbc}}}}), "write(5,operator) release(>5)")
 	if !s.refilling.at.IsZero() {
 		t.Error("still asking")
 	}
@@ -293,10 +300,10 @@ func TestRestlessSourceIsRenewedNowAndThen(t *testing.T) {
 	renew := func(n uint64, after time.Duration) []Effect {
 		return s.Step(t0.Add(after), Heard{Message: &Report{Session: testSession, Number: n, Epoch: s.Record.Epoch, Renew: true}})
 	}
-	want(t, "first", renew(1, 0), "switch(5,0) write(5,discontinuity)")
+	want(t, "first", renew(1, 0), "switch(5,0) write(5,discontinuity) release(>5)")
 	s.rot = nil
 	want(t, "soon again", renew(2, 4*time.Second), "switch(5,0)")
-	want(t, "later", renew(3, 5*time.Second), "switch(5,0) write(5,discontinuity)")
+	want(t, "later", renew(3, 5*time.Second), "switch(5,0) write(5,discontinuity) release(>5)")
 }
 
 func TestKeyThatTheStoreForgot(t *testing.T) {

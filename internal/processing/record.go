@@ -80,7 +80,7 @@ func (w *writer) store(ctx context.Context, p *pendingWrite) {
 		err := w.put(ctx, key, value)
 		switch {
 		case err == nil:
-			w.st.post(func() { w.st.outcome(p.x, gkrp.Recorded{Pending: p.record.Pending}) })
+			w.st.post(func() { w.st.outcome(p.x, gkrp.Recorded{Epoch: p.record.Epoch, Pending: p.record.Pending}) })
 			return
 		case errors.Is(err, errFenced):
 			w.st.svc.log.Error("another instance owns the stream now", "stream", w.st.id)

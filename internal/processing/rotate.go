@@ -37,7 +37,7 @@ func (st *stream) execute(effects []gkrp.Of) {
 		case gkrp.Activate:
 			st.activate(x, fx)
 		case gkrp.Reported:
-			st.reported(fx.Report)
+			st.reported(x, fx.Report)
 		case gkrp.Tell:
 			st.tell(x, fx.Event)
 		case gkrp.Close:
@@ -147,13 +147,20 @@ func (st *stream) switchAt(x *gkrp.Session, fx gkrp.Switch) {
 	}
 }
 
-// reported hands a device's report on to who compares it with what arrived.
-func (st *stream) reported(r *gkrp.Report) {
-	err := bus.DeviceReports.Tell(st.svc.conn, bus.DeviceReport{
+// reported hands a device's report on: to the transports, which hold it against
+// what they accepted, and to whoever watches behaviour. What is lost of it is not
+// repeated; the next report goes on where it ended.
+func (st *stream) reported(x *gkrp.Session, r *gkrp.Report) {
+	rep := bus.DeviceReport{
 		Stream: st.id, Session: r.Session, Number: r.Number, Epoch: r.Epoch,
-		From: r.From, To: r.To, Packets: r.Packets, Bytes: r.Bytes, Tags: r.Tags,
-	})
-	if err != nil {
+		From: r.From, To: r.To, Packets: r.Packets, Bytes: r.Bytes, Tags: r.Tags, SinceMs: r.Since,
+	}
+	for _, id := range x.Transports {
+		st.call(func(ctx context.Context) {
+			_, _ = bus.TransportReport.Do(ctx, st.svc.conn, string(id), bus.ReportRequest{Report: rep, Term: st.svc.protocol.Term})
+		})
+	}
+	if err := bus.DeviceReports.Tell(st.svc.conn, rep); err != nil {
 		st.svc.log.Warn("report was not handed on", "stream", st.id, "error", err)
 	}
 }

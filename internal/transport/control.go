@@ -24,6 +24,7 @@ func (s *Service) serve() (subs []bus.Subscription, err error) {
 	add(bus.TransportArm.Serve(s.conn, me, s.arm))
 	add(bus.TransportSwitch.Serve(s.conn, me, s.begin))
 	add(bus.TransportRelease.Serve(s.conn, me, s.release))
+	add(bus.TransportReport.Serve(s.conn, me, s.reported))
 	add(bus.TransportLease.Serve(s.conn, me, s.renew))
 	add(bus.TransportDisarm.Serve(s.conn, me, s.disarm))
 	return subs, err
@@ -86,7 +87,7 @@ func (s *Service) assign(_ context.Context, req bus.AssignRequest) (bus.Empty, e
 		keys: slots{times: keyTimes{
 			grace: s.cfg.Latency + s.cfg.RoundTrip, watch: s.cfg.WatchFor, proofLife: s.cfg.ProofLife, life: s.cfg.KeyLife,
 		}},
-		order: reorder{latency: s.cfg.Latency},
+		order: reorder{latency: s.cfg.Latency}, gauge: s.newGauge(req.Payload),
 	}
 	s.routes[req.SSRC] = st.candidate
 	st.viewers.assign(req.Payload)
@@ -133,6 +134,11 @@ func (s *Service) arm(_ context.Context, req bus.ArmRequest) (bus.Empty, error) 
 	case known:
 		open.Wipe()
 		return bus.Empty{}, nil
+	}
+	if req.Joining {
+		ses.ledger.joined = true
+	} else {
+		ses.keys.find(req.Epoch).armed = now
 	}
 	s.takeOver(ses)
 	e := ses.event(gk.EventEpochArmed, req.Epoch, now)

@@ -15,7 +15,8 @@ import (
 //	receive  a batch of datagrams, in one system call; the clock is read once
 //	route    the RTP header is parsed, and the SSRC names the session
 //	open     the MKI names the epoch, and its key opens the packet
-//	accept   the slots decide which epoch an index may belong to
+//	accept   the slots decide which epoch an index may belong to; what is
+//	         accepted is measured
 //	reorder  packets take the order of their indices; a gap waits at most Latency
 //	fan out  what is next goes to the tap, the viewers and the outputs
 //
@@ -50,7 +51,9 @@ func (s *Service) receive() error {
 func (s *Service) process(batch []media.Datagram, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.clock(now)
 	for i := range batch {
+		s.arrived = s.arrival(&batch[i])
 		s.route(&batch[i], now)
 	}
 	s.fanOut()
@@ -109,6 +112,7 @@ func (s *Service) open(ses *session, pkt []byte, h media.Header, now time.Time) 
 		}
 		return
 	}
+	s.enter(ses, slot, opened, pkt, now)
 	s.accept(ses, slot, opened, now)
 }
 
@@ -150,6 +154,9 @@ func (s *Service) accept(ses *session, slot *slot, o media.Opened, now time.Time
 			ses.counts[causeBadLength]++
 			payload = nil
 		}
+	}
+	if ses.gauge != nil {
+		s.measure(ses, o.Header, payload)
 	}
 	u := unit{
 		index: o.Index, epoch: slot.epoch, timestamp: o.Header.Timestamp, marker: o.Header.Marker,
@@ -272,7 +279,10 @@ func (s *Service) overdue(now time.Time) {
 	defer s.mu.Unlock()
 	for _, ses := range s.routes {
 		s.lapse(ses, now)
+		ses.ledger.note(s.age(now))
 		ses.lost += ses.order.giveUp(now, func(u unit) { s.deliverHeld(ses, u) })
+		s.rollDue(ses, now)
 	}
 	s.fanOut()
+	s.tellWindows()
 }

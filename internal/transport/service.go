@@ -16,6 +16,7 @@ import (
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 	"github.com/gaitkeeper/gaitkeeper/internal/host"
 	"github.com/gaitkeeper/gaitkeeper/internal/keyring"
 	"github.com/gaitkeeper/gaitkeeper/internal/media"
@@ -42,6 +43,8 @@ type Config struct {
 	// ViewerBuffer is how many bytes a viewer may fall behind before it is dropped.
 	ViewerBuffer int
 	MaxViewers   int // of one stream
+	// Meter has the behaviour of every stream measured and told every 250 ms.
+	Meter bool
 	// Tap, if set, is called with every packet in the order of delivery. It must
 	// be fast, and must not keep payload.
 	Tap func(stream gk.StreamID, index gk.Index, payload []byte)
@@ -65,6 +68,7 @@ func Defaults() Config {
 		KeyLife:       24 * time.Hour,
 		ViewerBuffer:  4 << 20,
 		MaxViewers:    1000,
+		Meter:         true,
 	}
 }
 
@@ -106,6 +110,13 @@ type Service struct {
 	touched    []*session
 	deliveries []*delivery
 	spare      [][]byte
+
+	// What is measured, under mu too.
+	batchAt   time.Duration // of the batch in work, since the service started
+	batchWall int64         // the same by the wall clock, ns since the Unix epoch
+	arrived   int64         // of the packet in work, ns since the service started
+	rolled    []rolled      // windows to be told
+	windows   []*feature.Window
 }
 
 // New makes the service and opens its socket. It fails with an error that names
@@ -115,7 +126,7 @@ func New(cfg Config, conn bus.Conn, id Identity, log *slog.Logger) (*Service, er
 	if err != nil {
 		return nil, err
 	}
-	if s.sock, err = media.ListenUDP(cfg.Listen, media.SocketOptions{ReceiveBuffer: cfg.ReceiveBuffer}); err != nil {
+	if s.sock, err = media.ListenUDP(cfg.Listen, media.SocketOptions{ReceiveBuffer: cfg.ReceiveBuffer, Timestamps: cfg.Meter}); err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
 	s.here.Address = s.advertised()
