@@ -120,14 +120,15 @@ type tick struct{ p *Profile }
 const (
 	tickFloor  = 0.75
 	tickMargin = 0.35
-	tickLeast  = 120 // packets in 4 s
+	tickLeast  = 120  // packets in 4 s
+	tickOwn    = 0.55 // a path that ticks by itself says nothing
 )
 
 func (tick) Name() string { return "tick" }
 
 func (d tick) Score(v *View) Evidence {
 	e := Evidence{Kind: "tick", Class: Path, Limit: min(0.95, max(tickFloor, d.p.TickMax+tickMargin))}
-	if v.Disturbed || v.S4.TickCount < tickLeast {
+	if v.Disturbed || v.S4.TickCount < tickLeast || d.p.TickMax > tickOwn {
 		return e
 	}
 	e.Value = v.S4.Tick()

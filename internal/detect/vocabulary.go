@@ -39,8 +39,17 @@ type FamilyLimit struct {
 // its quantum.
 func (y *Vocabulary) Has(t feature.Token) bool {
 	_, ok := slices.BinarySearchFunc(y.Words, t, func(w Word, t feature.Token) int { return cmp.Compare(w.Token, t) })
-	return ok || t.Family() == feature.FamilyStep && onQuantum(t.Step(), y.Quantum)
+	switch {
+	case ok:
+		return true
+	case t.Varied(): // a burst brings together what came apart
+		return y.Families[t.Family()].Known >= variedKnown
+	}
+	return t.Family() == feature.FamilyStep && onQuantum(t.Step(), y.Quantum)
 }
+
+// variedKnown is how many words of a family make many at once no news.
+const variedKnown = 10
 
 // onQuantum reports whether a step is a whole multiple of q, but for rounding.
 func onQuantum(step, q int) bool {
@@ -141,7 +150,8 @@ func (l *vocabularyLearner) finish() Vocabulary {
 	}
 	for f := range y.Families {
 		lim := &y.Families[f]
-		if l.overfull && feature.Family(f) != feature.FamilyHeader || lim.Late > noveltyLateLimit {
+		// What found no room in a window were the highest families.
+		if l.overfull && feature.Family(f) >= feature.FamilyStep || lim.Late > noveltyLateLimit {
 			continue
 		}
 		floor := float64(noveltyFloor)

@@ -48,6 +48,9 @@ func (t Token) Step() int { return int(int32(t.Value()<<4) >> 4) }
 // bring with them, whatever is in the picture: parameter sets, delimiters, messages.
 const unitRegular = 7 << 24
 
+// Varied reports that t stands for numbers of its family that found no room apart.
+func (t Token) Varied() bool { return t.Family() >= FamilyStep && t.Value() == variedValue }
+
 // Regular reports whether a source says t by its own rhythm, so that its absence says
 // something: the start of each elementary stream, parameter sets, delimiters.
 func (t Token) Regular() bool {
@@ -148,7 +151,7 @@ type tokenTable struct {
 }
 
 const (
-	numberRoom  = 12        // different numbers of a family in a hop
+	numberRoom  = 24        // different numbers of a family in a hop
 	variedValue = 0x7ffffff // the word that stands for the others
 )
 
