@@ -189,6 +189,9 @@ type Report struct {
 	// indices From to To; a packet that was not sent has 4 zero bytes. A report
 	// without tags says nothing of single packets.
 	Tags []byte `cbor:"10,keyasint,omitempty"`
+	// Since is how many milliseconds ago the key of Epoch was installed, by a clock
+	// that nobody sets, read before To was; 0: not told.
+	Since uint64 `cbor:"11,keyasint,omitempty"`
 }
 
 // Code is why a message was refused.

@@ -46,15 +46,16 @@ func PermissionsOf(r Role, transport gk.TransportID) Permissions {
 		p.Buckets = []string{BucketKMS}
 	case RoleTransport:
 		me := "." + string(transport)
-		p.Subscribe = []string{string(TransportAssign) + me, string(TransportArm) + me, string(TransportSwitch) + me, string(TransportRelease) + me, string(TransportLease) + me, string(TransportDisarm) + me}
+		p.Subscribe = []string{string(TransportAssign) + me, string(TransportArm) + me, string(TransportSwitch) + me, string(TransportRelease) + me, string(TransportLease) + me, string(TransportDisarm) + me, string(TransportReport) + me}
 		p.Publish = []string{"gk.transport-news.>", string(Events), string(KMSInfo)}
 	case RoleProcessing:
 		p.Subscribe = []string{"gk.processing.>", "gk.processing-news.>", "gk.transport-news.>"}
-		p.Publish = []string{"gk.transport.>", "gk.processing-news.>", string(Events), string(KMSInfo), string(KMSOpen), string(KMSRelease), string(KMSSetState), string(KMSDevice), string(KMSStanding)}
+		p.Publish = []string{"gk.transport.>", "gk.processing-news.>", string(Events), string(KMSInfo), string(KMSOpen), string(KMSRelease), string(KMSSetState), string(KMSDevice), string(KMSStanding), string(KMSSeal), string(KMSUnseal)}
 		p.Buckets = []string{BucketProcessing}
 	case RoleAPI:
-		p.Subscribe = []string{string(Events), "gk.transport-news.>"}
-		p.Publish = []string{string(ProcessingRotate), string(ProcessingStreams), string(ProcessingStop), string(KMSInfo), string(KMSKeys), string(KMSEnroll), string(KMSJoin), string(KMSDevices), string(KMSRevoke), string(ProcessingDisarm), string(BrokerCut), string(Events)}
+		p.Subscribe = []string{string(Events), "gk.transport-news.>", string(ProcessingScores)}
+		p.Publish = []string{string(ProcessingRotate), string(ProcessingStreams), string(ProcessingStop), string(KMSInfo), string(KMSKeys), string(KMSEnroll), string(KMSJoin), string(KMSDevices), string(KMSRevoke), string(ProcessingDisarm), string(BrokerCut), string(Events),
+			string(ProcessingAlerts), string(ProcessingExplain), string(ProcessingProfile), string(ProcessingPlanned)}
 	case RoleAudit:
 		p.Subscribe = []string{string(Events)}
 		p.Publish = []string{string(KMSSignHead)}

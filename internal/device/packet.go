@@ -66,8 +66,9 @@ type counts struct {
 type packetPath struct {
 	mu      sync.Mutex
 	key     key
-	next    gk.Index // the lowest index not used yet
-	from    gk.Index // where the report in the making begins
+	next    gk.Index  // the lowest index not used yet
+	from    gk.Index  // where the report in the making begins
+	since   time.Time // the key is in use
 	expires time.Time
 	counts  counts
 	sendErr error // the last one
@@ -114,7 +115,7 @@ func (p *packetPath) install(now time.Time, k key) gk.Index {
 	k.sealer.SetFloor(first)
 	p.key = k
 	p.renew = false
-	p.expires = time.Time{}
+	p.since, p.expires = now, time.Time{}
 	if k.link.reject > 0 {
 		p.expires = now.Add(k.link.reject)
 	}
@@ -218,11 +219,13 @@ func (p *packetPath) emit(outs []sender) {
 	}
 }
 
-// report says what was sent since the last report, and what in all.
-func (p *packetPath) report() gkrp.Report {
+// report says what was sent since the last report, and what in all. now was read
+// before.
+func (p *packetPath) report(now time.Time) gkrp.Report {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := gkrp.Report{From: p.from, To: p.next, Packets: p.counts.Packets, Bytes: p.counts.Bytes, Renew: p.renew, Tags: p.tags.take()}
+	r.Since = uint64(max(now.Sub(p.since).Milliseconds(), 0))
 	p.from = p.next
 	return r
 }

@@ -148,11 +148,11 @@ func TestPacketPathRoundTrip(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("%d bytes came out, %d went in, or they differ", len(got), len(want))
 	}
-	r := p.report()
+	r := p.report(time.Now())
 	if r.To != last+1 || r.Packets != uint64(len(net.pkts)) || r.Bytes != uint64(len(want)) || r.Renew {
 		t.Errorf("report %+v", r)
 	}
-	if again := p.report(); again.From != r.To || again.To != r.To {
+	if again := p.report(time.Now()); again.From != r.To || again.To != r.To {
 		t.Errorf("second report %+v", again)
 	}
 }
@@ -187,11 +187,11 @@ func TestBreakMarksOnePacketAndAsksForAKey(t *testing.T) {
 	b := tsBatch(m, 2, 7)
 	b.Break = "jump"
 	p.send(time.Now(), b)
-	if !p.report().Renew || !p.report().Renew {
+	if !p.report(time.Now()).Renew || !p.report(time.Now()).Renew {
 		t.Error("a report after a break does not ask for a new key")
 	}
 	g.rotate(t, p)
-	if p.report().Renew {
+	if p.report(time.Now()).Renew {
 		t.Error("a report under the new key asks for another")
 	}
 	var marks []bool

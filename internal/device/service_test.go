@@ -208,7 +208,7 @@ func (s *service) execute(fx []gkrp.Effect) {
 		case gkrp.OpenKeys:
 			s.execute(s.session.Step(time.Now(), gkrp.Opened{Epoch: s.epoch + 1}))
 		case gkrp.Write:
-			s.execute(s.session.Step(time.Now(), gkrp.Recorded{Pending: f.Record.Pending}))
+			s.execute(s.session.Step(time.Now(), gkrp.Recorded{Epoch: f.Record.Epoch, Pending: f.Record.Pending}))
 		case gkrp.Release:
 			s.release(f)
 		case gkrp.Arm:

@@ -559,7 +559,7 @@ func (x *session) writeDown(e gk.Epoch) {
 // sent gives the state machine a report to send.
 func (x *session) sent() {
 	if x.keyed {
-		x.step(gkrp.Sent{Report: x.path.report()})
+		x.step(gkrp.Sent{Report: x.path.report(x.now())})
 	}
 }
 

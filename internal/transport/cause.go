@@ -21,6 +21,7 @@ const (
 	causeStaleProven   // authentic under a key kept only to watch its misuse
 	causeStaleUnproven // not authentic under such a key
 	causeLate          // its gap had been given up
+	causeNotSent       // authentic, but not what the device reported to have sent
 	causeLeaseOver     // nobody vouches for the session any more
 	numCauses
 )
@@ -30,7 +31,7 @@ var causeNames = [numCauses]string{
 	causeUnknownEpoch: "unknown-epoch", causeStaleEpoch: "stale-epoch", causeAuthFailed: "auth-failed",
 	causeTooOld: "too-old", causeDuplicate: "duplicate", causeTwoWriters: "two-writers",
 	causeBeforeFirst: "before-first", causePastEnd: "past-end", causeStaleProven: "stale-proven",
-	causeStaleUnproven: "stale-unproven", causeLate: "late", causeLeaseOver: "lease-over",
+	causeStaleUnproven: "stale-unproven", causeLate: "late", causeNotSent: "not-sent", causeLeaseOver: "lease-over",
 }
 
 func (c cause) String() string { return causeNames[c] }

@@ -46,6 +46,7 @@ type slot struct {
 	serves  time.Time // until then packets are delivered; zero: no end known
 	expires time.Time // then the key is destroyed, whatever else is true
 	accused time.Time // when proof was last reported
+	armed   time.Time // before the device can have had the key; zero where that is not known
 }
 
 // slots are the keys of one session: those armed for epochs to come, the current

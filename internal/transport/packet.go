@@ -112,8 +112,9 @@ func (s *Service) open(ses *session, pkt []byte, h media.Header, now time.Time) 
 		}
 		return
 	}
-	s.enter(ses, slot, opened, pkt, now)
-	s.accept(ses, slot, opened, now)
+	if s.enter(ses, slot, opened, pkt, now) {
+		s.accept(ses, slot, opened, now)
+	}
 }
 
 // watch counts what arrives under a key that serves no more. A late packet of

@@ -60,7 +60,7 @@ func (s *session) status(me gk.TransportID, now time.Time) bus.StreamStatus {
 		Transport: me, Stream: s.stream.id, Session: s.id, Epoch: s.epoch, Highest: s.highest,
 		Delivered: s.delivered, Bytes: s.bytes, Lost: s.lost, Dropped: s.counts.names(),
 		Viewers: s.stream.viewers.count(),
-		Sent: s.ledger.sent, PathLoss: s.ledger.lost, Vouched: s.ledger.vouched, Foreign: s.ledger.foreign,
+		Sent:    s.ledger.sent, PathLoss: s.ledger.lost, Vouched: s.ledger.vouched, Foreign: s.ledger.foreign,
 	}
 	st.SilentMs = uint32(min(now.Sub(s.last).Milliseconds(), 1<<32-1))
 	return st
