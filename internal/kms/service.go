@@ -232,6 +232,8 @@ func (s *Service) serve() ([]bus.Subscription, error) {
 	keep(bus.KMSRevoke.Serve(s.conn, s.revoke))
 	keep(bus.KMSStanding.Serve(s.conn, s.standing))
 	keep(bus.KMSSignHead.Serve(s.conn, s.signHead))
+	keep(bus.KMSSeal.Serve(s.conn, s.seal))
+	keep(bus.KMSUnseal.Serve(s.conn, s.unseal))
 	return subs, errs
 }
 

@@ -1,0 +1,60 @@
+package kms
+
+import (
+	"bytes"
+	"context"
+	"testing"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/store"
+)
+
+func TestSealedContentOpensForItsPlaceAlone(t *testing.T) {
+	ctx := context.Background()
+	s := newSite(t, store.NewMemory())
+	place := bus.SealPlace{Kind: bus.SealedProfile, Stream: "cam-1", Version: 7}
+	content := bytes.Repeat([]byte("gait"), 100)
+	rep, err := s.seal(ctx, bus.SealRequest{Place: place, Content: content})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(rep.Sealed, []byte("gait")) {
+		t.Error("sealed content shows")
+	}
+	s.restart()
+	got, err := s.unseal(ctx, bus.UnsealRequest{Place: place, Sealed: rep.Sealed})
+	if err != nil || !bytes.Equal(got.Content, content) {
+		t.Errorf("after a restart: %q, %v", got.Content, err)
+	}
+	changed := bytes.Clone(rep.Sealed)
+	changed[len(changed)/2] ^= 1
+	for name, r := range map[string]bus.UnsealRequest{
+		"changed":         {Place: place, Sealed: changed},
+		"cut":             {Place: place, Sealed: rep.Sealed[:20]},
+		"empty":           {Place: place},
+		"another stream":  {Place: bus.SealPlace{Kind: place.Kind, Stream: "cam-2", Version: 7}, Sealed: rep.Sealed},
+		"another version": {Place: bus.SealPlace{Kind: place.Kind, Stream: "cam-1", Version: 6}, Sealed: rep.Sealed},
+	} {
+		if _, err := s.unseal(ctx, r); bus.CodeOf(err) != bus.CodeUnauthorized {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, r := range map[string]bus.SealRequest{
+		"a media key": {Place: bus.SealPlace{Kind: "media-key", Stream: "cam-1"}, Content: content},
+		"no kind":     {Place: bus.SealPlace{Stream: "cam-1"}, Content: content},
+		"no stream":   {Place: bus.SealPlace{Kind: bus.SealedProfile}, Content: content},
+		"too much":    {Place: place, Content: make([]byte, bus.MaxSealed+1)},
+	} {
+		if _, err := s.seal(ctx, r); bus.CodeOf(err) != bus.CodeBadRequest {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// What the store itself holds does not open through this door.
+	e, err := s.kv.Get(ctx, signingKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.unseal(ctx, bus.UnsealRequest{Place: place, Sealed: e.Value}); bus.CodeOf(err) != bus.CodeUnauthorized {
+		t.Errorf("a record of the key store: %v", err)
+	}
+}
