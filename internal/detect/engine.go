@@ -58,14 +58,8 @@ func (e *Engine) Observe(w *feature.Window) Verdict {
 
 // Settle ends learning.
 func (e *Engine) Settle() *Profile {
-	e.profile = e.learner.Finish(e.seed)
+	e.judgeBy(e.learner.Finish(e.seed))
 	e.learner = nil
-	accusing, advisory := Detectors(e.profile)
-	e.detectors = append(accusing, advisory...)
-	e.advisory = make([]bool, len(e.detectors))
-	for i := range advisory {
-		e.advisory[len(accusing)+i] = true
-	}
 	return e.profile
 }
 
