@@ -223,7 +223,7 @@ func (c Code) Final() bool {
 // Reject refuses what a device asked.
 type Reject struct {
 	Session    gk.SessionID `cbor:"1,keyasint"`
-	Regarding  []byte       `cbor:"2,keyasint,omitempty"` // SHA-256 of the refused message's payload; a device ignores a REJECT of what it did not send lately
+	Regarding  []byte       `cbor:"2,keyasint"` // SHA-256 of the refused message's payload; a device ignores a REJECT of what it did not send lately
 	Code       Code         `cbor:"3,keyasint"`
 	Text       string       `cbor:"4,keyasint,omitempty"`
 	Supported  []Version    `cbor:"5,keyasint,omitempty"`

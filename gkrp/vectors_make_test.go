@@ -54,7 +54,7 @@ func conversation(t testing.TB) (names []string, all map[string]gkrp.Message) {
 		Stream: vectorScope.Stream, Session: vectorSession, Number: 1, Epoch: vectorEpoch, From: vectorFirst, To: vectorFirst + 3, Packets: 2, Bytes: 2632,
 	}
 	renew := *report
-	renew.Renew = true
+	renew.Renew, renew.Since = true, 999
 	tagged := *report
 	tagged.Tags = []byte{1, 2, 3, 4, 0, 0, 0, 0, 5, 6, 7, 8}
 	full := *report
@@ -72,6 +72,7 @@ func conversation(t testing.TB) (names []string, all map[string]gkrp.Message) {
 		"up report": report, "up report of a restart": &renew, "up report with tags": &tagged, "up report as full as can be": &full,
 		"down reject":                     &gkrp.Reject{Session: vectorSession, Regarding: hash(&proven), Code: gkrp.CodeBusy, Text: "another session of this stream is sending", RetryAfter: 400},
 		"down reject of the versions":     &gkrp.Reject{Session: vectorSession, Regarding: hash(first), Code: gkrp.CodeUnsupportedVersion, Supported: []gkrp.Version{1}},
+		"up reject":                       &gkrp.Reject{Session: vectorSession, Regarding: gkrp.Hash(grantBytes), Code: gkrp.CodeCannotOpen},
 		"up refill":                       &gkrp.Refill{Stream: vectorScope.Stream, Session: vectorSession, Prekeys: prekeysOf(t, gkrp.SuiteX25519, 6, 7, 8, 9)},
 		"down refill":                     &gkrp.Refill{Stream: vectorScope.Stream, Session: vectorSession},
 		"down stop":                       &gkrp.Stop{Session: vectorSession, Code: gkrp.CodeRevoked, Text: "revoked by the operator"},
@@ -81,7 +82,7 @@ func conversation(t testing.TB) (names []string, all map[string]gkrp.Message) {
 	}
 	names = []string{
 		"up hello, the first", "down challenge", "up hello with nonce", "down welcome", "down welcome to version 0", "up ack", "up report",
-		"up report of a restart", "up report with tags", "up report as full as can be", "down grant", "down refill", "up refill", "down reject",
+		"up report of a restart", "up report with tags", "up report as full as can be", "down grant", "up reject", "down refill", "up refill", "down reject",
 		"down reject of the versions", "down stop", "down stop with a code to come", "up bye", "up bye without a packet or word",
 		"up hello of suite 1", "up hello for the encoder's own RTP",
 	}

@@ -52,7 +52,7 @@ class Media(threading.Thread):
         self.ended = False
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.next = self.start_of_report = first
-        self.sealer, self.addresses, self.expires = None, [], None
+        self.sealer, self.since, self.addresses, self.expires = None, 0.0, [], None
         self.session, self.want_tags, self.tags = None, False, []
         self.packets = self.bytes = 0
 
@@ -63,7 +63,7 @@ class Media(threading.Thread):
                 self.session, self.addresses = session, session.addresses
                 self.packets = self.bytes = 0
                 self.start_of_report, self.want_tags, self.tags = self.next, session.want_tags, []
-            self.sealer = sealer_for(self.next)
+            self.sealer, self.since = sealer_for(self.next), time.monotonic()
             self.expires = time.monotonic() + session.reject_after if session.reject_after else None
             first = self.next
         self.keyed.set()
@@ -71,7 +71,8 @@ class Media(threading.Thread):
 
     def report(self) -> dict:
         with self.lock:
-            r = {5: self.start_of_report, 6: self.next, 7: self.packets, 8: self.bytes}
+            since = int((time.monotonic() - self.since) * 1000)  # before the range's end is read (6.6)
+            r = {5: self.start_of_report, 6: self.next, 7: self.packets, 8: self.bytes, 11: since}
             if self.want_tags and 0 < len(self.tags) <= MAX_TAGS:
                 r[10] = b"".join(self.tags)
             self.start_of_report, self.tags = self.next, []
@@ -217,6 +218,7 @@ class Session:
             media_key = self.open(epoch, g[6])
         except (Refused, InvalidTag, ValueError) as e:
             log(f"the key of epoch {epoch} was refused: {e}")
+            self.send("reject", {1: self.id, 2: cose.digest(payload), 3: "cannot-open"})
             return
         confirm = self.confirm(media_key, epoch)
         first = self.device.media.install(self, lambda i: srtp.Sealer(media_key, self.ssrc, epoch, i))
