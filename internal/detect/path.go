@@ -78,6 +78,9 @@ const (
 	bottleneckShare  = 0.75 // of the baseline's smallest spread
 	bottleneckSpread = 1.5  // octaves at most
 	bottleneckBusy   = 0.75 // of the time at least
+	// delayUnusable is a range of the delay within the baseline, in ms, that says that
+	// the timestamp does not count 90 kHz.
+	delayUnusable = 1000.0
 )
 
 func (*bottleneck) Name() string { return "bottleneck" }
@@ -97,7 +100,7 @@ func (b *bottleneck) Score(v *View) Evidence {
 		b.e.add(ms)
 	}
 	now, ok := b.e.low(0, fourSec/2)
-	if !ok || b.p.PaceMin == 0 {
+	if !ok || b.p.PaceMin == 0 || b.p.DelayMax-b.p.DelayMin > delayUnusable {
 		return e
 	}
 	spread, full := paceSpread(&v.S4), busy(&v.S4)

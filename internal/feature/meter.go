@@ -21,6 +21,7 @@ type Meter struct {
 	lastTS    uint32
 	mediaTime int64 // extended RTP timestamp of the last packet in order
 	mediaHigh int64 // its maximum
+	clocked   bool  // the RTP timestamp has moved: there is one
 	origin    int64 // delay of the first packet, µs
 	marker    bool  // the packet before ended its frame
 	sameTime  bool  // this packet has the timestamp of the one before
@@ -260,9 +261,10 @@ func (m *Meter) frame(p *Packet, consecutive bool) {
 	if p.Marker {
 		w.Markers++
 	}
-	// 90 kHz ticks to µs: times 100/9.
-	delay := p.At/1000 - m.mediaTime*100/9 - m.origin
-	addDelay(&w.Delay, &w.Delay2, delay)
+	m.clocked = m.clocked || step != 0
+	if m.clocked { // 90 kHz ticks to µs: times 100/9
+		addDelay(&w.Delay, &w.Delay2, p.At/1000-m.mediaTime*100/9-m.origin)
+	}
 	if step != 0 {
 		m.hashedFrame, m.repeatedFrame = false, false
 		if m.inFrame {
