@@ -123,7 +123,7 @@ class Session:
         self.report_at = None
         self.over = None  # (code, text) at the end
         self.offer = {
-            1: device.id, 2: device.stream, 3: self.id, 4: VERSIONS, 5: [hpke.SUITE],
+            1: device.id, 2: device.stream, 3: self.id, 4: device.versions, 5: [hpke.SUITE],
             6: {1: "mp2t", 2: TS_PAYLOAD_TYPE, 3: TS_CLOCK}, 7: device.high_water,
             9: [self.prekey() for _ in range(4)], 10: "gaitkeeper-python-device/1",
         }
@@ -188,7 +188,7 @@ class Session:
         offer = self.offer
         if m[2] != self.hello_hash or m[3] != offer[4] or m[4] != offer[5] or m[7] != offer[2]:
             return
-        if m[5] not in VERSIONS or m[6] != hpke.SUITE:
+        if m[5] not in offer[4] or m[6] != hpke.SUITE:
             return
         if self.stage == "proving":
             policy = m[10]
@@ -287,7 +287,8 @@ def confirmation(media_key: bytes, stream: str, session: bytes, epoch: int, rece
 
 
 class Device:
-    def __init__(self, identity: join.Identity, source: str, rate: int):
+    def __init__(self, identity: join.Identity, source: str, rate: int, versions: list[int]):
+        self.versions = versions
         self.identity, self.id, self.stream = identity, identity.device, identity.streams[0]
         self.high_water = identity.high_water(self.stream)
         self.inbox = queue.Queue(256)
@@ -398,6 +399,7 @@ def main():
     p.add_argument("--source", required=True, help="MPEG-TS file to send")
     p.add_argument("--state", default=os.path.expanduser("~/.gaitkeeper/python-device"), help="directory of this device's identity")
     p.add_argument("--rate", type=int, default=4_000_000, help="bits per second")
+    p.add_argument("--versions", type=int, nargs="+", default=VERSIONS, help="minor versions of the protocol to offer")
     a = p.parse_args()
     if not os.path.exists(os.path.join(a.state, "identity.json")):
         if not a.join:
@@ -410,7 +412,7 @@ def main():
             join.join(join.Token(text), a.state)
         except (Refused, OSError) as e:
             raise SystemExit(f"cannot join: {e}") from e
-    Device(join.Identity(a.state), a.source, a.rate).run()
+    Device(join.Identity(a.state), a.source, a.rate, a.versions).run()
 
 
 if __name__ == "__main__":
