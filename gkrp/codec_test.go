@@ -3,8 +3,12 @@ package gkrp
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -272,9 +276,38 @@ func TestJoinToken(t *testing.T) {
 	}
 }
 
+// wires are the protocol's vectors as seeds.
+func wires(f *testing.F, file string) (out [][]byte) {
+	b, err := os.ReadFile(filepath.Join("testdata", "vectors", file+".json"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	var all struct {
+		Vectors []struct {
+			Wire string `json:"wire"`
+		} `json:"vectors"`
+	}
+	if err := json.Unmarshal(b, &all); err != nil {
+		f.Fatal(err)
+	}
+	for _, v := range all.Vectors {
+		wire, err := hex.DecodeString(v.Wire)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if len(wire) < 4096 { // the long ones slow the search down
+			out = append(out, wire)
+		}
+	}
+	return out
+}
+
 func FuzzParse(f *testing.F) {
 	for name, m := range examples() {
 		f.Add(sign(f, name, m))
+	}
+	for _, wire := range wires(f, "messages") {
+		f.Add(wire)
 	}
 	_, v := identity(1)
 	f.Fuzz(func(t *testing.T, wire []byte) {
@@ -314,6 +347,9 @@ func FuzzStatements(f *testing.F) {
 	s, v := identity(1)
 	f.Add(must(SignController(s, []byte("kms"), &Controller{ID: "p", Public: make([]byte, 32)})))
 	f.Add(must(SignPrekey(s, []byte("a"), &Prekey{Device: "a", Stream: "a", Session: testSession, Suite: 1, Public: make([]byte, 32)})))
+	for _, wire := range wires(f, "statements") {
+		f.Add(wire)
+	}
 	f.Fuzz(func(_ *testing.T, wire []byte) {
 		_, _ = OpenKeyEnvelope(v, wire)
 		_, _ = OpenPrekey(v, wire)

@@ -8,8 +8,11 @@
 // HPKE (RFC 9180) to one receiver and signed by the key management service.
 //
 // The package holds messages, their strict encoding, and the two halves of the
-// protocol as pure state machines ([Device], [Rotation]): they own no clock, no
+// protocol as pure state machines ([Device], [Stream]): they own no clock, no
 // lock and no connection, so that both can be run on virtual time.
+//
+// SPEC.md specifies the protocol, gkrp.cddl its structures, and testdata/vectors
+// has test vectors: enough to write a device in another language.
 package gkrp
 
 import (
