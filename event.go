@@ -24,7 +24,7 @@ const (
 	EventProof            EventKind = "proof"        // evidence of a second key holder
 	EventIdentity         EventKind = "identity"     // a second session of a device that is sending was held
 	EventBudgetSpent      EventKind = "budget-spent" // evidence asks for more rotations than the budget allows
-	EventOutsider         EventKind = "outsider"     // forged, replayed or unknown traffic, counted once a second
+	EventOutsider         EventKind = "outsider"     // forged, replayed or unknown traffic; at once, then at most once a minute while it lasts
 	EventServiceStarted   EventKind = "service-started"
 	EventServiceStopped   EventKind = "service-stopped"
 

@@ -12,17 +12,17 @@ import (
 
 // maxCandidates bounds how many indices a packet is tried under, and so what a
 // forged packet costs a receiver that has authenticated nothing yet.
-const maxCandidates = 4
+const maxCandidates = 5
 
 // Opener is the receive state of one (session, SSRC, epoch): key, highest index
 // and replay window. A packet that does not authenticate changes none of it.
 // It is not for concurrent use.
 //
 // The index of a packet is estimated from the highest authenticated one (RFC
-// 3711 §3.3.1). Before there is one, an opener tries up to four rollover
-// counters: around the index it was told ([Opener.Begin], [Opener.Hint]) and
-// zero, because some senders restart the counter with a key; or, told nothing,
-// zero to three.
+// 3711 §3.3.1). Before there is one, an opener tries up to five rollover
+// counters: around the index it was told ([Opener.Begin], [Opener.Hint]), at the
+// one it was led to suspect ([Opener.Suspect]), and zero, because some senders
+// restart the counter with a key; or, told nothing, zero to three.
 type Opener struct {
 	aead  cipher.AEAD
 	salt  [sessionSalt]byte
@@ -30,11 +30,15 @@ type Opener struct {
 	ssrc  uint32
 	epoch gaitkeeper.Epoch
 
+	floor  gaitkeeper.Index // packets below are TooOld
 	begin  gaitkeeper.Index // authentic packets below are BeforeFirst
 	end    gaitkeeper.Index // authentic packets from here on are PastEnd
 	hint   gaitkeeper.Index
 	hinted bool
-	window replayWindow
+	// suspect is an index near which the sender may be, if nobody leapt there.
+	suspect   gaitkeeper.Index
+	suspected bool
+	window    replayWindow
 }
 
 // Opened is a packet that authenticated. Payload lies in the dst given to Open.
@@ -84,6 +88,21 @@ func (o *Opener) Hint(near gaitkeeper.Index) {
 	}
 }
 
+// Suspect tells an index near which the sender is for all that is known, but not
+// by its own word: the highest of the epoch before, where a thief of that key may
+// have been. It is tried beside what Begin and Hint told. The last one told holds.
+func (o *Opener) Suspect(near gaitkeeper.Index) { o.suspect, o.suspected = near, true }
+
+// Resume tells the sender's index for an epoch that was under way before this
+// opener was made. What is a replay window below is [TooOld], so that a recording
+// of the epoch is not taken for it.
+func (o *Opener) Resume(near gaitkeeper.Index) {
+	o.Hint(near)
+	if near > windowSize {
+		o.floor = max(o.floor, near-windowSize)
+	}
+}
+
 // Highest is the highest authenticated index below the end; false when nothing
 // authenticated yet.
 func (o *Opener) Highest() (gaitkeeper.Index, bool) { return o.window.highest, o.window.started }
@@ -118,7 +137,7 @@ func (o *Opener) OpenParsed(dst, pkt []byte, h Header) (Opened, Verdict) {
 	verdict := AuthFail
 	for _, index := range indices[:o.candidates(&indices, h.Seq)] {
 		state := o.window.state(index)
-		if state == replayTooOld {
+		if state == replayTooOld || index < o.floor {
 			verdict = TooOld
 			continue
 		}
@@ -169,16 +188,23 @@ func (o *Opener) candidates(out *[maxCandidates]gaitkeeper.Index, seq uint16) in
 		if o.hinted && o.hint > o.window.highest {
 			add(estimate(o.hint, seq))
 		}
-	case o.hinted:
-		i := estimate(o.hint, seq)
+	case o.hinted || o.suspected:
+		near := o.hint
+		if !o.hinted {
+			near = o.suspect
+		}
+		i := estimate(near, seq)
 		add(i)
+		if o.suspected {
+			add(estimate(o.suspect, seq))
+		}
 		add(i + cycle)
 		if i >= cycle {
 			add(i - cycle)
 		}
 		add(gaitkeeper.Index(seq))
 	default:
-		for roc := range gaitkeeper.Index(maxCandidates) {
+		for roc := range gaitkeeper.Index(4) {
 			add(roc*cycle + gaitkeeper.Index(seq))
 		}
 	}

@@ -360,3 +360,31 @@ func TestNoAllocations(t *testing.T) {
 		t.Errorf("%v allocations for seal and open", allocs)
 	}
 }
+
+// What an opener only suspects does not displace what it was told; and below
+// where it resumes, a recording of the same epoch is too old.
+func TestOpenSuspectsAndResumes(t *testing.T) {
+	const cycle = gaitkeeper.Index(1 << 16)
+	for _, row := range []struct {
+		name  string
+		tell  func(*Opener)
+		index gaitkeeper.Index
+		want  Verdict
+	}{
+		{"led astray", func(o *Opener) { o.Hint(9*cycle + 100); o.Suspect(15*cycle + 7) }, 9*cycle + 200, OK},
+		{"led astray, and back at once", func(o *Opener) { o.Hint(9*cycle + 100); o.Suspect(15*cycle + 7) }, 10*cycle + 3, OK},
+		{"rightly suspected, as long ago told", func(o *Opener) { o.Hint(2 * cycle); o.Suspect(9 * cycle) }, 9*cycle + 200, OK},
+		{"only suspected", func(o *Opener) { o.Suspect(9 * cycle) }, 9*cycle - 1, OK},
+		{"suspected twice", func(o *Opener) { o.Hint(9 * cycle); o.Suspect(40 * cycle); o.Suspect(20 * cycle) }, 20*cycle + 1, OK},
+		{"resumed", func(o *Opener) { o.Resume(9*cycle + 5000) }, 9*cycle + 5000, OK},
+		{"resumed, late packet", func(o *Opener) { o.Resume(9*cycle + 5000) }, 9*cycle + 5000 - windowSize, OK},
+		{"resumed, recording", func(o *Opener) { o.Resume(9*cycle + 5000) }, 9*cycle + 4999 - windowSize, TooOld},
+		{"resumed near the beginning", func(o *Opener) { o.Resume(10) }, 1, OK},
+	} {
+		s, o := testPair(t, 1, 3)
+		row.tell(o)
+		if _, v := o.Open(nil, seal(t, s, row.index, "x")); v != row.want {
+			t.Errorf("%s: %v, want %v", row.name, v, row.want)
+		}
+	}
+}

@@ -39,7 +39,7 @@ func (c cause) String() string { return causeNames[c] }
 // outsider tells the causes that need no key, and so accuse nobody.
 func (c cause) outsider() bool {
 	switch c {
-	case causeBadLength, causeBadVersion, causeUnknownSSRC, causeUnknownEpoch, causeStaleEpoch, causeAuthFailed, causeStaleUnproven:
+	case causeBadLength, causeBadVersion, causeUnknownSSRC, causeUnknownEpoch, causeStaleEpoch, causeAuthFailed, causeTooOld, causeStaleUnproven:
 		return true
 	}
 	return false

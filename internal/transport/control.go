@@ -106,7 +106,11 @@ func (s *Service) arm(_ context.Context, req bus.ArmRequest) (bus.Empty, error) 
 	if err != nil {
 		return bus.Empty{}, err
 	}
-	if req.Near != 0 {
+	switch {
+	case req.Near == 0:
+	case req.Joining:
+		open.Resume(req.Near)
+	default:
 		open.Hint(req.Near)
 	}
 	now := s.cfg.Host.Now()

@@ -12,8 +12,8 @@ import (
 // host brings the packets and says when time has passed. Commands come over the
 // bus as ever.
 type Detached struct {
-	s      *Service
-	before counts
+	s    *Service
+	last outsiders
 }
 
 // NewDetached makes the service, and answers commands until conn is closed.
@@ -48,7 +48,7 @@ func (d *Detached) Report(now time.Time) {
 	for _, st := range d.s.Status(now) {
 		d.s.say(bus.TransportStatus.Tell(d.s.conn, st))
 	}
-	d.before = d.s.tellOutsiders(d.before)
+	d.last = d.s.tellOutsiders(d.last, now)
 }
 
 // publish sends what the service has to tell.

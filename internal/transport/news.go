@@ -92,9 +92,24 @@ func (s *Service) tellGone(ses *session, epoch gk.Epoch, now time.Time) {
 	})
 }
 
-// tellOutsiders reports forged, misdirected and unknown traffic, if there was any
-// since the counts before, and gives the counts now.
-func (s *Service) tellOutsiders(before counts) counts {
+// outsidersEvery is the least time between two alerts about outsiders: whoever
+// has no key can make them as fast as packets.
+const outsidersEvery = time.Minute
+
+// outsiders is what was told of them last.
+type outsiders struct {
+	at     time.Time
+	counts counts
+}
+
+// tellOutsiders reports forged, replayed, misdirected and unknown traffic, if
+// there was any since it was reported last. The first is reported at once, and
+// what follows once in a while as long as it lasts.
+func (s *Service) tellOutsiders(last outsiders, at time.Time) outsiders {
+	if !last.at.IsZero() && at.Sub(last.at) < outsidersEvery {
+		return last
+	}
+	before := last.counts
 	s.mu.Lock()
 	now := s.outsiders
 	for _, ses := range s.routes {
@@ -112,8 +127,9 @@ func (s *Service) tellOutsiders(before counts) counts {
 			detail[cause(c).String()] = strconv.FormatUint(n-before[c], 10)
 		}
 	}
-	if len(detail) > 0 {
-		s.tell(gk.Event{Kind: gk.EventOutsider, Detail: detail})
+	if len(detail) == 0 {
+		return outsiders{last.at, now}
 	}
-	return now
+	s.tell(gk.Event{Kind: gk.EventOutsider, Detail: detail})
+	return outsiders{at, now}
 }

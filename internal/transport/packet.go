@@ -97,8 +97,8 @@ func (s *Service) open(ses *session, pkt []byte, h media.Header, now time.Time) 
 	}
 	if !slot.begun && !slot.told {
 		// Until the device's word is here, the stream's last index says which
-		// rollover counter the new epoch goes on from.
-		slot.open.Hint(ses.highest)
+		// rollover counter the new epoch goes on from, unless it is a thief's.
+		slot.open.Suspect(ses.highest)
 	}
 	opened, verdict := slot.open.OpenParsed(s.room(ses, len(pkt)), pkt, h)
 	if slot.watching {
@@ -144,10 +144,13 @@ func (s *Service) accept(ses *session, slot *slot, o media.Opened, now time.Time
 	}
 	s.lapse(ses, now)
 	ses.last = now
-	if slot.epoch >= ses.epoch {
-		ses.epoch = slot.epoch
+	switch {
+	case slot.epoch > ses.epoch:
+		// How far the epoch before came may have been a thief's doing.
+		ses.epoch, ses.highest = slot.epoch, o.Index
+	case slot.epoch == ses.epoch:
+		ses.highest = max(ses.highest, o.Index)
 	}
-	ses.highest = max(ses.highest, o.Index)
 	payload := o.Payload
 	if o.Header.Padding {
 		var err error
@@ -175,7 +178,7 @@ func (s *Service) accept(ses *session, slot *slot, o media.Opened, now time.Time
 // bounded follows a change of where an epoch begins: into the reorder buffer, and
 // into evidence where packets had been accepted on the wrong side.
 func (s *Service) bounded(ses *session, changed *slot, now time.Time) {
-	ses.order.cut(changed.epoch, changed.first, s.free)
+	ses.order.cut(changed.epoch, changed.first, changed.told, s.free)
 	for {
 		culprit := ses.keys.leap()
 		if culprit == nil {

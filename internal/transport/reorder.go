@@ -38,6 +38,7 @@ const (
 type reorder struct {
 	latency  time.Duration
 	anchored bool
+	back     bool     // a cut took delivery back, and the beginning is not told yet
 	next     gk.Index // the index to deliver next, once anchored
 	epoch    gk.Epoch // of the packet before next
 	held     []heldUnit
@@ -114,7 +115,7 @@ func (r *reorder) skip() (lost uint64) {
 	if r.anchored && r.held[0].index > r.next {
 		lost = uint64(r.held[0].index - r.next)
 	}
-	r.anchored, r.next = true, r.held[0].index
+	r.anchored, r.back, r.next = true, false, r.held[0].index
 	return lost
 }
 
@@ -125,10 +126,12 @@ func (r *reorder) begin(first gk.Index) {
 	}
 }
 
-// cut tells that epoch e begins at first. What older epochs hold at or past it
-// is dropped; and where they were delivered past it, delivery goes back to first:
-// whoever leapt ahead under an old key does not silence the new one.
-func (r *reorder) cut(e gk.Epoch, first gk.Index, free func([]byte)) {
+// cut tells that epoch e begins at first; told is false where it is only the
+// lowest index seen. What older epochs hold at or past it is dropped; and where
+// they were delivered past it, delivery goes back to first: whoever leapt ahead
+// under an old key does not silence the new one. Back there packets wait until it
+// is told where the epoch begins, at most as long as behind a gap.
+func (r *reorder) cut(e gk.Epoch, first gk.Index, told bool, free func([]byte)) {
 	for i := len(r.held) - 1; i >= 0 && r.held[i].index >= first; i-- {
 		if r.held[i].epoch < e {
 			free(r.held[i].payload)
@@ -136,7 +139,10 @@ func (r *reorder) cut(e gk.Epoch, first gk.Index, free func([]byte)) {
 		}
 	}
 	if r.anchored && r.next > first && r.epoch < e {
-		r.next = first
+		r.next, r.anchored, r.back = first, false, true
+	}
+	if r.back && told {
+		r.next, r.anchored, r.back = first, true, false
 	}
 }
 

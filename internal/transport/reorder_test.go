@@ -78,13 +78,55 @@ func TestReorderCut(t *testing.T) {
 	offer(1, 102)
 	offer(1, 105) // held
 	freed := 0
-	r.cut(2, 101, func([]byte) { freed++ })
+	r.cut(2, 101, true, func([]byte) { freed++ })
 	offer(2, 101)
 	offer(2, 102)
-	r.cut(2, 101, func([]byte) { freed++ }) // the same again
+	r.cut(2, 101, true, func([]byte) { freed++ }) // the same again
 	offer(2, 103)
 	if want := "[100 101 102 101 102 103]"; fmt.Sprint(got) != want || freed != 1 || len(r.held) != 0 {
 		t.Errorf("delivered %v, want %v; freed %d, %d held", got, want, freed, len(r.held))
+	}
+}
+
+// TestReorderCutUntold: until it is told where the new epoch begins, its packets
+// wait for those that may come before them.
+func TestReorderCutUntold(t *testing.T) {
+	for _, told := range []bool{true, false} {
+		now := time.Unix(1000, 0)
+		r := reorder{latency: time.Second}
+		r.begin(100)
+		var got []gk.Index
+		deliver := reorderTo(&got)
+		offer := func(e gk.Epoch, i gk.Index) {
+			u := unit{index: i, epoch: e}
+			if r.offer(now, u, bytes.Clone) == placeNow {
+				deliver(u)
+				r.pop(deliver)
+			}
+		}
+		drop := func([]byte) {}
+		offer(1, 100)
+		offer(1, 101)
+		offer(1, 102) // the thief's, and so is the next
+		offer(1, 103)
+		r.cut(2, 103, false, drop)
+		offer(2, 103)
+		r.cut(2, 102, false, drop)
+		offer(2, 102)
+		offer(2, 104)
+		if len(got) != 4 {
+			t.Fatalf("delivered %v before it was told where to begin", got)
+		}
+		if told {
+			r.cut(2, 102, true, drop)
+			r.pop(deliver)
+		} else {
+			r.giveUp(now.Add(time.Second), deliver)
+		}
+		offer(2, 105)
+		if want := "[100 101 102 103 102 103 104 105]"; fmt.Sprint(got) != want || len(r.held) != 0 {
+			t.Errorf("told %v: delivered %v, want %v; %d held", told, got, want, len(r.held))
+		}
 	}
 }
 

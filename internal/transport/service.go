@@ -252,7 +252,7 @@ func (s *Service) announce(ctx context.Context) {
 	here, status := time.NewTicker(announceEvery), time.NewTicker(statusEvery)
 	defer here.Stop()
 	defer status.Stop()
-	var before counts
+	var last outsiders
 	var unsent uint64
 	s.say(bus.TransportHere.Tell(s.conn, s.announcement()))
 	for {
@@ -265,7 +265,7 @@ func (s *Service) announce(ctx context.Context) {
 			for _, st := range s.Status(now) {
 				s.say(bus.TransportStatus.Tell(s.conn, st))
 			}
-			before = s.tellOutsiders(before)
+			last = s.tellOutsiders(last, now)
 			unsent = s.warnUnsent(unsent)
 		}
 	}
