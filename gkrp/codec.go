@@ -250,6 +250,9 @@ func validate(m Message) error {
 		if m.Payload.Type > 127 || m.Payload.ClockRate == 0 {
 			return errors.New("payload type must be 0 to 127 and the clock rate set")
 		}
+		if m.Next > gk.MaxIndex {
+			return errors.New("the index has more than 48 bits")
+		}
 		return checkText(m.Software, m.Payload.Encoding)
 	case *Challenge:
 		if len(m.Nonce) < 16 || len(m.Nonce) > 32 {

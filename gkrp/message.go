@@ -115,6 +115,10 @@ type Hello struct {
 	Nonce     []byte       `cbor:"8,keyasint,omitempty"`
 	Prekeys   [][]byte     `cbor:"9,keyasint"` // signed [Prekey] statements
 	Software  string       `cbor:"10,keyasint,omitempty"`
+	// Next is the lowest index not used yet. A device that goes on counting over
+	// its sessions says so by it, because its receiver cannot guess the rollover
+	// counter.
+	Next gk.Index `cbor:"11,keyasint,omitempty"`
 }
 
 // Challenge gives the nonce that the next [Hello] must carry.

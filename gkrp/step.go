@@ -178,6 +178,9 @@ type (
 	// KeyUnknown: the key management service has no key for an epoch that is in
 	// use, as after its store was restored from a backup.
 	KeyUnknown struct{ Epoch gk.Epoch }
+	// KeyRetired: the key of an epoch is not given any more, because a later one
+	// is in use.
+	KeyRetired struct{ Epoch gk.Epoch }
 	// End: the session is to end now.
 	End struct{ Code Code }
 )
@@ -192,6 +195,7 @@ func (Rotate) input()        {}
 func (TransportLost) input() {}
 func (PrekeyRefused) input() {}
 func (KeyUnknown) input()    {}
+func (KeyRetired) input()    {}
 func (End) input()           {}
 
 // Effect is something to be done.
@@ -259,7 +263,7 @@ func (Over) effect()      {}
 func Begin(now time.Time, r Record, in Heard, t Timing) (*Session, []Effect) {
 	hello := in.Message.(*Hello)
 	r.Device, r.Stream, r.Session, r.Payload = hello.Device, hello.Stream, hello.Session, hello.Payload
-	r.Prekeys = slices.Clone(hello.Prekeys)
+	r.Prekeys, r.Near = slices.Clone(hello.Prekeys), hello.Next
 	r.Started = now
 	r.ByReason = map[gk.Reason]uint64{}
 	s := &Session{Record: r, timing: t, offer: hello, offered: Hash(in.Payload)}
@@ -361,9 +365,11 @@ func (s *Session) Step(now time.Time, in Input) []Effect {
 			s.rot.prekey = nil
 		}
 	case KeyUnknown:
-		if in.Epoch == s.Record.Epoch || s.rot != nil && s.rot.adopted && in.Epoch == s.rot.epoch {
+		if in.Epoch == s.Record.Epoch || s.rot != nil && s.rot.stage == StageReleasing && in.Epoch == s.rot.epoch && (s.rot.adopted || in.Epoch == 0) {
 			return s.end(CodeUnknownSession)
 		}
+	case KeyRetired:
+		return s.retired(now, in.Epoch)
 	case End:
 		return s.end(in.Code)
 	}
@@ -574,6 +580,7 @@ func (s *Session) acked(now time.Time, a *Ack) []Effect {
 		s.Rotations++
 	}
 	s.base = s.packets
+	s.unwant(func(e gk.Epoch) bool { return e < a.Epoch })
 	s.addPrekeys(a.Prekeys)
 	s.rot, s.offer, s.endAt = nil, nil, time.Time{}
 	s.rotateAt = time.Time{}
@@ -635,6 +642,35 @@ func (s *Session) reported(now time.Time, m *Report) []Effect {
 		return append(fx, s.rotate(now, gk.ReasonPackets, 0)...)
 	}
 	return fx
+}
+
+// retired follows up on an epoch that turns out to be over. Where that is the one
+// on record, its successor was confirmed to an instance that was stopped before it
+// could write: it is found by asking for what comes after.
+func (s *Session) retired(now time.Time, e gk.Epoch) []Effect {
+	s.unwant(func(want gk.Epoch) bool { return want == e })
+	switch {
+	case s.Candidate() || s.Record.Ended:
+		return nil
+	case s.rot == nil && e == s.Record.Epoch:
+		s.Pending = gk.ReasonRecovery
+		s.rot = &rotation{reason: gk.ReasonRecovery, stage: StageReleasing, decided: now, adopted: true}
+		return s.push(now)
+	case s.rot != nil && s.rot.stage == StageReleasing && s.rot.adopted && e == s.rot.epoch && e != 0:
+		s.rot.epoch = 0
+		return s.push(now)
+	}
+	return nil
+}
+
+// unwant drops epochs that transports which lost their keys need no more.
+func (s *Session) unwant(over func(gk.Epoch) bool) {
+	for id, j := range s.rejoin {
+		j.want = slices.DeleteFunc(j.want, over)
+		if len(j.want) == 0 {
+			delete(s.rejoin, id)
+		}
+	}
 }
 
 func (s *Session) transportLost(now time.Time, id gk.TransportID) []Effect {
@@ -703,9 +739,13 @@ func (s *Session) tick(now time.Time) []Effect {
 
 func (s *Session) schedule(now time.Time) {
 	if s.timing.Every > 0 {
+		// Since may be of another machine's clock: it can bring the rotation forward
+		// but never put it off.
 		s.rotateAt = s.Since.Add(s.timing.Every)
 		if s.rotateAt.Before(now) {
 			s.rotateAt = now
+		} else if latest := now.Add(s.timing.Every); s.rotateAt.After(latest) {
+			s.rotateAt = latest
 		}
 	}
 }

@@ -402,3 +402,31 @@ func TestDeviceAnswersARepeatedGrantWithItsStoredAck(t *testing.T) {
 		t.Errorf("an epoch long gone: %v", fx)
 	}
 }
+
+// A service that was stopped between the confirmation of an epoch and its record
+// asks for a key that is given no more. The session goes on.
+func TestKeyOfAnEpochThatIsOver(t *testing.T) {
+	s := begun(t, t0)
+	want(t, "not the one on record", s.Step(t0, KeyRetired{3}), "")
+	want(t, "the one on record", s.Step(t0, KeyRetired{5}), "release(>5)")
+	want(t, "once more", s.Step(t0, KeyRetired{5}), "")
+	want(t, "its successor", s.Step(t0, Released{Epoch: 6, Device: []byte{1}, Confirm: make([]byte, 32), Transports: map[gk.TransportID][]byte{"t1": {1}}}), "arm(t1,6) arm(t2,6)")
+}
+
+func TestKeyStoreThatFellBehind(t *testing.T) {
+	s := begun(t, t0)
+	want(t, "rotation", s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: 5}), "write(5,proof) release(>5)")
+	want(t, "no later epoch", s.Step(t0, KeyUnknown{0}), "send(stop) write(5,proof) close over(unknown-session)")
+}
+
+// A record's times are of another machine's clock: they must not put a rotation off.
+func TestScheduleAfterAStepOfTheClock(t *testing.T) {
+	for _, since := range []time.Duration{-24 * time.Hour, -time.Second, 0, time.Second, 24 * time.Hour} {
+		r := begun(t, t0).Record
+		r.Since = t0.Add(since)
+		s, _ := Resume(t0, r, Timing{Every: time.Minute, Retry: time.Second, RetryMax: time.Second})
+		if s.rotateAt.Before(t0) || s.rotateAt.After(t0.Add(time.Minute)) {
+			t.Errorf("key %v older than now: rotation in %v", -since, s.rotateAt.Sub(t0))
+		}
+	}
+}

@@ -260,7 +260,7 @@ func (s *stream) newSession(payload gkrp.Payload, limit *rate.Limiter) (*session
 	x.dev, x.effects = gkrp.NewDevice(cfg.Host.Now(), gkrp.Hello{
 		Device: cfg.Identity.Device, Stream: s.id, Session: id,
 		Versions: []gkrp.Version{gkrp.Version0, gkrp.Version1}, Suites: []gkrp.Suite{gkrp.SuiteMLKEM768X25519},
-		Payload: payload, HighWater: floor, Prekeys: prekeys, Software: cfg.Software,
+		Payload: payload, HighWater: floor, Prekeys: prekeys, Software: cfg.Software, Next: s.path.end(),
 	}, retryFirst, retryMost)
 	s.lastID.Store(&id)
 	s.sessions.Add(1)

@@ -192,7 +192,7 @@ func TestDestroy(t *testing.T) {
 	refused(t, set(1, bus.KeyActive), bus.CodeConflict, "again")
 	_, prekey := c.prekey("cam-1", sid(1))
 	_, err := s.release(t.Context(), bus.KMSReleaseRequest{Device: "cam-1", Stream: "cam-1", Session: sid(1), Epoch: 1, Prekey: prekey})
-	refused(t, err, bus.CodeConflict, "deactivated")
+	refused(t, err, bus.CodeExpired, "deactivated")
 	for range 2 {
 		if err := set(1, bus.KeyDestroyed); err != nil {
 			t.Fatal(err)

@@ -237,7 +237,7 @@ func (ss *session) wanted(req bus.KMSReleaseRequest) gk.Epoch {
 		return req.Epoch
 	}
 	for _, e := range ss.epochs() {
-		if e > req.After {
+		if e > req.After && rank(ss.keys[e].rec.State) < rank(bus.KeyDeactivated) {
 			return e
 		}
 	}
@@ -263,7 +263,7 @@ func (s *Service) releasable(ss *session, req bus.KMSReleaseRequest) (*key, erro
 	case k.rec.State == bus.KeyPreActive:
 		return nil, bus.Refuse(bus.CodeConflict, "epoch %d of stream %s is not due: the next one of session %s is %d", req.Epoch, req.Stream, req.Session, reserved.epoch)
 	}
-	return nil, bus.Refuse(bus.CodeConflict, "key of stream %s, epoch %d, is %s: ask for the next epoch", req.Stream, req.Epoch, k.rec.State)
+	return nil, bus.Refuse(bus.CodeExpired, "key of stream %s, epoch %d, is %s: ask for the next epoch", req.Stream, req.Epoch, k.rec.State)
 }
 
 // spend binds a prekey to one epoch. The caller holds the stream's lock.

@@ -88,6 +88,8 @@ func (st *stream) release(x *gkrp.Session, fx gkrp.Release) {
 			st.post(func() { st.outcome(x, gkrp.End{Code: gkrp.CodeRevoked}) })
 		case bus.CodeBadRequest, bus.CodeUsed:
 			st.post(func() { st.outcome(x, gkrp.PrekeyRefused{}) })
+		case bus.CodeExpired:
+			st.post(func() { st.outcome(x, gkrp.KeyRetired{Epoch: fx.Epoch}) })
 		case bus.CodeNotFound, bus.CodeConflict:
 			st.post(func() { st.outcome(x, gkrp.KeyUnknown{Epoch: fx.Epoch}) })
 		}
