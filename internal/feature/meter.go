@@ -38,6 +38,9 @@ type Meter struct {
 	tokens     tokenTable
 	fragment   fragmentState
 	continuity tsContinuity
+	tsShape    uint32 // header, but for the counter, of the last plain TS packet
+	tsShapeAt  int64
+	tsPID      uint32
 	repeats    *repeatTable
 	loop       *loopFinder
 	echo       echoState

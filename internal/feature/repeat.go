@@ -169,15 +169,16 @@ func (l *loopFinder) add(size uint32, length int, ms uint32) (eligible, seen boo
 next:
 	for _, v := range l.run[:length] {
 		h = mix(h, uint64(v))
+		if n == loopDistinct {
+			continue
+		}
 		for _, w := range values[:n] {
 			if w == v {
 				continue next
 			}
 		}
-		if n < loopDistinct {
-			values[n] = v
-			n++
-		}
+		values[n] = v
+		n++
 	}
 	if n < loopDistinct {
 		return false, false
