@@ -2,15 +2,17 @@
 # make build   bin/gaitkeeper and bin/gaitkeeper-device
 # make demo    the whole system on this machine, with live video
 # make bench   measurements, each as a ratio to a yardstick in the same run
+# make sim     SEEDS worlds of the whole system in which everything goes wrong, on virtual time
 # make fuzz    every fuzz target for FUZZTIME each
 
 GO        ?= go
 FUZZTIME  ?= 20s
+SEEDS     ?= 2000
 BENCHTIME ?= 1s
 VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS   := -X main.version=$(VERSION)
 
-.PHONY: test build demo bench fuzz packages check clean
+.PHONY: test build demo bench sim fuzz packages check clean
 
 test: packages check
 	$(GO) test -race -timeout 20m ./...
@@ -31,6 +33,10 @@ demo:
 
 bench: packages
 	@scripts/bench.sh $(BENCHTIME)
+
+# Every seed is a world of its own; a failing one says how to play it again.
+sim:
+	$(GO) test ./internal/sim -count=1 -timeout 60m -run TestSimulation -seeds $(SEEDS) -v $(ARGS)
 
 fuzz:
 	@scripts/fuzz.sh $(FUZZTIME)

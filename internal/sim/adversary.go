@@ -1,0 +1,4 @@
+package sim
+
+func (w *world) adversary()        {}
+func (w *world) adversariesLeave() {}

@@ -1,0 +1,495 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/keyring"
+	"github.com/gaitkeeper/gaitkeeper/internal/media"
+	"github.com/gaitkeeper/gaitkeeper/internal/processing"
+)
+
+// The invariants.
+const (
+	InvArmed     = "nothing is sent under a key that its receiver had not armed"
+	InvDecrypt   = "nothing is undecryptable but by impairment"
+	InvThief     = "nothing of a thief is delivered from first on"
+	InvRising    = "epochs only rise and never fork"
+	InvIndex     = "no key, SSRC and index twice"
+	InvPersisted = "no key is used before it was persisted or after it was destroyed"
+	InvLive      = "no device ends locked out"
+	InvKeyless   = "nobody without a key causes a rotation or a hold"
+	InvBudget    = "budgets hold"
+	InvChosen    = "only the key service chooses keys, and only verified receivers are given them"
+)
+
+// Invariants lists them all.
+var Invariants = []string{InvArmed, InvDecrypt, InvThief, InvRising, InvIndex, InvPersisted, InvLive, InvKeyless, InvBudget, InvChosen}
+
+// Violation is an invariant that did not hold.
+type Violation struct {
+	Invariant string
+	At        time.Duration
+	Text      string
+}
+
+func (v Violation) String() string {
+	return fmt.Sprintf("at %.6f s: %s: %s", v.At.Seconds(), v.Invariant, v.Text)
+}
+
+// place is where a key belongs.
+type place struct {
+	stream  gk.StreamID
+	session gk.SessionID
+	epoch   gk.Epoch
+}
+
+func (p place) String() string {
+	return fmt.Sprintf("%s session %s epoch %d", p.stream, short(p.session), p.epoch)
+}
+
+// keyFacts are what is true of a key, whoever knows it.
+type keyFacts struct {
+	print     fingerprint
+	ssrc      uint32
+	installed bool
+	first     gk.Index // that its device sent
+	last      gk.Index
+	sent      bool
+	armed     map[gk.TransportID]int      // in which start of the transport
+	begins    map[gk.TransportID]gk.Index // where that transport knows the epoch to begin
+	key       keyring.MediaKey            // as the device opened it
+	stolen    bool
+	misused   time.Duration // when a thief last sent under it
+}
+
+type streamFacts struct {
+	sessions map[gk.SessionID]*sessionFacts
+	newest   gk.SessionID // begun last by the device that is no clone
+	decided  []time.Duration
+	tokens   float64
+	refilled time.Duration
+	owner    *process
+	epochs   map[gk.Epoch]fingerprint // that a device used
+	mark     uint64                   // rotations when the watch began
+}
+
+type sessionFacts struct {
+	by     *encoder
+	over   bool
+	alive  time.Duration // when it last said something
+	epochs []gk.Epoch    // installed, in order
+}
+
+// checker watches a run from above. What it knows, it has seen happen, and not
+// been told.
+type checker struct {
+	*world
+	keys      map[place]*keyFacts
+	prints    map[fingerprint]place
+	receivers map[string]string // owner by key id
+	streams   map[gk.StreamID]*streamFacts
+	raised    map[*encoder]gk.Epoch
+	restored  bool
+	jumped    map[gk.StreamID]time.Duration // when the device last left indices out
+
+	rotations, packets, delivered, sessionCount uint64
+	byReason                                    map[gk.Reason]uint64
+	violations                                  []Violation
+}
+
+func newChecker(w *world) *checker {
+	return &checker{
+		world: w, keys: map[place]*keyFacts{}, prints: map[fingerprint]place{}, receivers: map[string]string{},
+		streams: map[gk.StreamID]*streamFacts{}, raised: map[*encoder]gk.Epoch{}, jumped: map[gk.StreamID]time.Duration{}, byReason: map[gk.Reason]uint64{},
+	}
+}
+
+func (c *checker) violate(invariant, format string, args ...any) {
+	v := Violation{invariant, c.engine.now, fmt.Sprintf(format, args...)}
+	c.violations = append(c.violations, v)
+	c.trace("VIOLATION %s", v)
+}
+
+func (c *checker) of(id gk.StreamID) *streamFacts {
+	s := c.streams[id]
+	if s == nil {
+		s = &streamFacts{sessions: map[gk.SessionID]*sessionFacts{}, epochs: map[gk.Epoch]fingerprint{}, tokens: float64(processing.Defaults().Urgent.Burst)}
+		c.streams[id] = s
+	}
+	return s
+}
+
+func (c *checker) facts(p place) *keyFacts {
+	k := c.keys[p]
+	if k == nil {
+		k = &keyFacts{armed: map[gk.TransportID]int{}, begins: map[gk.TransportID]gk.Index{}}
+		c.keys[p] = k
+	}
+	return k
+}
+
+// receiverMade: a role made a key pair for keys to be sealed to.
+func (c *checker) receiverMade(id, role string) { c.receivers[id] = role }
+
+// stored: the store took a record.
+func (c *checker) stored(string) {}
+
+// sealed: the key service seals a key for somebody.
+func (c *checker) sealed(e gkrp.KeyEnvelope, f fingerprint) {
+	p := place{e.Stream, e.Session, e.Epoch}
+	if _, ok := c.disk.entries[fmt.Sprintf("key.%s.%s.%d", e.Stream, e.Session, e.Epoch)]; !ok {
+		c.violate(InvPersisted, "the key of %s is given to %s and is not in the store", p, e.Receiver)
+	}
+	if o := c.receivers[string(e.KeyID)]; o != e.Receiver {
+		c.violate(InvChosen, "the key of %s is sealed for %s to a key of %q", p, e.Receiver, o)
+	}
+	if o, used := c.prints[f]; used && o != p {
+		c.violate(InvRising, "one key serves %s and %s", o, p)
+	}
+	c.prints[f] = p
+	k := c.facts(p)
+	if k.print != (fingerprint{}) && k.print != f && !c.restored {
+		c.violate(InvRising, "%s has two keys", p)
+	}
+	k.print, k.ssrc = f, e.SSRC
+}
+
+// opened: a receiver opened an envelope.
+func (c *checker) opened(role string, e gkrp.KeyEnvelope, f fingerprint, m keyring.MediaKey) {
+	p := place{e.Stream, e.Session, e.Epoch}
+	if o, known := c.prints[f]; !known || o != p {
+		c.violate(InvChosen, "%s opened a key for %s that the key service did not make for it", role, p)
+		return
+	}
+	if role == "device/"+string(e.Stream) {
+		k := c.facts(p)
+		m.Expose(func(key, salt []byte) {
+			k.key, _ = keyring.MediaKeyFromBytes(append(append([]byte{}, key...), salt...))
+		})
+		k.print = f
+	}
+}
+
+// armed: a transport said that it can open an epoch.
+func (c *checker) armed(t *transportRole, r bus.ArmRequest) {
+	k := c.facts(place{r.Stream, r.Session, r.Epoch})
+	if k.armed[t.id] != t.run {
+		delete(k.begins, t.id)
+	}
+	k.armed[t.id] = t.run
+}
+
+// told: a transport took the word of where an epoch begins.
+func (c *checker) told(t *transportRole, r bus.SwitchRequest) {
+	if r.First == 0 {
+		return
+	}
+	c.begins(t, place{r.Stream, r.Session, r.Epoch}, r.First)
+}
+
+func (c *checker) begins(t *transportRole, p place, i gk.Index) {
+	k := c.keys[p]
+	if k == nil || k.armed[t.id] != t.run {
+		return
+	}
+	if have, ok := k.begins[t.id]; !ok || i < have {
+		k.begins[t.id] = i
+	}
+}
+
+// sessionBegun: a device sends its first HELLO of a session.
+func (c *checker) sessionBegun(e *encoder, id gk.SessionID) {
+	c.sessionCount++
+	s := c.of(e.stream())
+	s.sessions[id] = &sessionFacts{by: e, alive: c.engine.now}
+	if !e.clone {
+		s.newest = id
+	}
+}
+
+func (c *checker) session(stream gk.StreamID, id gk.SessionID) *sessionFacts {
+	return c.of(stream).sessions[id]
+}
+
+func (c *checker) sessionOver(id gk.SessionID) {
+	for _, s := range c.streams {
+		if x := s.sessions[id]; x != nil {
+			x.over = true
+		}
+	}
+}
+
+// deviceTold: a device's own events.
+func (c *checker) deviceTold(e *encoder, ev gk.Event) {
+	if ev.Kind != gk.EventRotationDone {
+		return
+	}
+	p := place{ev.Stream, ev.Session, ev.Epoch}
+	c.trace("%s sends under epoch %d from index %d", e.p.name, ev.Epoch, ev.Index)
+	c.mix(uint64(ev.Epoch)<<32 ^ uint64(ev.Index) ^ uint64(c.engine.now))
+	k, s := c.facts(p), c.of(ev.Stream)
+	k.installed, k.first = true, ev.Index
+	if have := c.raised[e]; ev.Epoch <= have {
+		c.violate(InvRising, "%s goes from epoch %d to epoch %d", e.p.name, have, ev.Epoch)
+	}
+	c.raised[e] = ev.Epoch
+	if have, used := s.epochs[ev.Epoch]; used && have != k.print {
+		c.violate(InvRising, "devices of %s used two keys as epoch %d", ev.Stream, ev.Epoch)
+	}
+	s.epochs[ev.Epoch] = k.print
+	if x := s.sessions[ev.Session]; x != nil {
+		x.epochs = append(x.epochs, ev.Epoch)
+	}
+}
+
+// datagram is a packet on its way, with what only the simulation knows.
+type datagram struct {
+	kind    byte
+	bytes   []byte
+	place   place
+	index   gk.Index
+	sentAt  time.Duration
+	again   bool // a copy of it came before
+	touched bool // changed or held up beyond what the path does
+	run     int  // of the transport, when it was sent
+}
+
+// sent: a device hands a packet to its socket.
+func (c *checker) sent(e *encoder, t *transportRole, pkt []byte, index gk.Index) {
+	epoch, _ := media.PacketEpoch(pkt)
+	p := place{e.stream(), e.dev.Session(), epoch}
+	// Between two sessions the packets still belong to the one before.
+	if k := c.keys[p]; k == nil || !k.installed {
+		for id, x := range c.of(p.stream).sessions {
+			if x.by == e && c.keys[place{p.stream, id, epoch}] != nil && c.keys[place{p.stream, id, epoch}].installed {
+				p.session = id
+			}
+		}
+	}
+	k := c.facts(p)
+	c.packets++
+	if k.sent && index <= k.last || index < k.first {
+		c.violate(InvIndex, "%s: index %d after %d, first %d", p, index, k.last, k.first)
+	}
+	k.sent, k.last = true, index
+	if x := c.session(p.stream, p.session); x != nil {
+		x.alive = c.engine.now
+	}
+	if _, ok := k.armed[t.id]; !ok {
+		c.violate(InvArmed, "%s: index %d leaves for %s, which never armed it", p, index, t.id)
+	}
+	d := datagram{kind: fromDevice, bytes: append([]byte{}, pkt...), place: p, index: index, sentAt: c.engine.now, run: t.run}
+	if c.broken(breakIndex) && !e.clone && c.engine.now > breakAfter && index%5 == 0 {
+		k.last++ // the sealer forgets where it was
+		c.after(0, func() {
+			if k.last > index {
+				c.violate(InvIndex, "%s: index %d is sealed twice", p, index)
+			}
+		})
+	}
+	c.throw(t, d)
+}
+
+// throw sends a datagram over the network for media.
+func (w *world) throw(t *transportRole, d datagram) {
+	for i, delay := range w.arrivals(w.weather.media) {
+		d.again = i > 0
+		w.after(delay, func() { w.land(t, d) })
+	}
+}
+
+// land brings a datagram to a transport.
+func (w *world) land(t *transportRole, d datagram) {
+	if t.p.dead {
+		return
+	}
+	cause := t.svc.Judge(t.p.Now(), d.bytes)
+	w.check.landed(t, d, cause)
+}
+
+// landed: a transport took a packet, or left it out for cause.
+func (c *checker) landed(t *transportRole, d datagram, cause string) {
+	k := c.keys[d.place]
+	if d.kind != fromDevice || k == nil {
+		return
+	}
+	if cause == "" {
+		c.begins(t, d.place, d.index)
+		return
+	}
+	switch {
+	case d.again || d.touched:
+	case c.engine.now-c.jumped[d.place.stream] < 500*time.Millisecond: // packets overtake one another across the jump
+	case c.engine.now-d.sentAt >= 100*time.Millisecond: // the reorder buffer does not wait longer
+	case k.stolen: // the thief is free to fill indices before first
+	case d.run != t.run || k.armed[t.id] != t.run: // it restarted
+	case c.ended(d.place):
+	case cause == "lease-over" && c.troubled(20*time.Second):
+	default:
+		c.violate(InvDecrypt, "%s: index %d, sent %v ago, is left out by %s: %s", d.place, d.index, c.engine.now-d.sentAt, t.id, cause)
+	}
+}
+
+// ended reports whether a session is no longer the one that the stream runs.
+func (c *checker) ended(p place) bool {
+	x := c.session(p.stream, p.session)
+	return x == nil || x.over
+}
+
+// tapped: a transport hands a packet on.
+func (c *checker) tapped(t *transportRole, stream gk.StreamID, index gk.Index, payload []byte) {
+	c.delivered++
+	kind, number, epoch, i, ok := unmark(payload)
+	if !ok || i != index {
+		c.violate(InvThief, "%s delivers what nobody sent: %x at index %d", t.id, payload, index)
+		return
+	}
+	switch kind {
+	case fromDevice:
+		if int(number) >= len(c.encoders) || c.encoders[number].stream() != stream {
+			c.violate(InvThief, "%s delivers a packet of another stream to %s", t.id, stream)
+		}
+	case fromThief:
+		for id := range c.of(stream).sessions {
+			if c.keys[place{stream, id, epoch}] == nil {
+				continue
+			}
+			for p, k := range c.keys {
+				if p.stream == stream && p.session == id && p.epoch > epoch {
+					if b, known := k.begins[t.id]; known && k.armed[t.id] == t.run && b <= index {
+						c.violate(InvThief, "%s delivers a thief's packet of %s epoch %d, index %d, and epoch %d began at %d", t.id, stream, epoch, index, p.epoch, b)
+						return
+					}
+				}
+			}
+		}
+	default:
+		c.violate(InvThief, "%s delivers a forged packet to %s", t.id, stream)
+	}
+}
+
+// event: a service announced something.
+func (c *checker) event(p *process, data []byte) {
+	var e gk.Event
+	if err := cbor.Unmarshal(data, &e); err != nil {
+		panic(err)
+	}
+	if c.opt.Trace != nil {
+		c.trace("%s: %s stream %s session %s epoch %d %s index %d %v", p.name, e.Kind, e.Stream, short(e.Session), e.Epoch, e.Reason, e.Index, e.Detail)
+	}
+	switch e.Kind {
+	case gk.EventRotationDone:
+		if p.name == "processing" && e.Reason != gk.ReasonStart {
+			c.rotations++
+			c.byReason[e.Reason]++
+		}
+	case gk.EventRotationDecided:
+		if e.Reason == gk.ReasonProof {
+			c.accused(e, "a rotation for proof")
+		}
+		if e.Reason.Urgent() {
+			c.spent(p, e)
+		}
+	case gk.EventProof:
+		c.accused(e, "proof")
+	case gk.EventIdentity:
+		c.identity(e)
+	case gk.EventSessionEnded:
+		c.sessionOver(e.Session)
+	}
+}
+
+// accused: proof needs a thief who holds the key and used it.
+func (c *checker) accused(e gk.Event, what string) {
+	k := c.keys[place{e.Stream, e.Session, e.Epoch}]
+	if k != nil && k.stolen && k.misused > 0 {
+		return
+	}
+	if e.Kind == gk.EventRotationDecided {
+		// It names the epoch that is confirmed; what is known may be the next one.
+		for p, k := range c.keys {
+			if p.stream == e.Stream && p.session == e.Session && p.epoch >= e.Epoch && k.stolen && k.misused > 0 {
+				return
+			}
+		}
+	}
+	c.violate(InvKeyless, "%s of %s epoch %d (%v), whose key nobody stole", what, e.Stream, e.Epoch, e.Detail)
+}
+
+// identity: a newcomer needs the device's identity, and to be there.
+func (c *checker) identity(e gk.Event) {
+	id, err := gk.ParseSessionID(e.Detail["newcomer"])
+	must(err)
+	x := c.session(e.Stream, id)
+	if x == nil {
+		c.violate(InvKeyless, "newcomer %s of %s is held, and nobody is that", short(id), e.Stream)
+	} else if (x.by.p.dead || x.by.dev.Session() != id) && !c.troubled(20*time.Second) {
+		c.violate(InvKeyless, "newcomer %s of %s is held, which is long gone", short(id), e.Stream)
+	}
+}
+
+// spent: evidence caused a rotation; a bucket of the checker's own must allow it.
+func (c *checker) spent(p *process, e gk.Event) {
+	s, b := c.of(e.Stream), processing.Defaults().Urgent
+	if s.owner != p {
+		s.owner, s.tokens = p, float64(b.Burst)
+	} else {
+		s.tokens = min(float64(b.Burst), s.tokens+float64(c.engine.now-s.refilled)*1.01/float64(b.Every))
+	}
+	s.refilled = c.engine.now
+	if s.tokens -= 1; s.tokens < 0 {
+		c.violate(InvBudget, "%s: more rotations for evidence than %d, and one each %v", e.Stream, b.Burst, b.Every)
+	}
+}
+
+// beginWatch: from here on every stream must be seen to rotate.
+func (c *checker) beginWatch() {
+	for _, e := range c.encoders {
+		c.of(e.stream()).mark = uint64(c.raised[e])
+	}
+}
+
+// endWatch: every stream is live, and rotated while it was watched.
+func (c *checker) endWatch() {
+	for _, e := range c.encoders {
+		s := c.of(e.stream())
+		switch {
+		case e.clone:
+		case e.ended != "":
+			c.violate(InvLive, "%s gave up: %s", e.id, e.ended)
+		case uint64(c.raised[e]) < s.mark+2:
+			c.violate(InvLive, "%s stays at epoch %d", e.id, c.raised[e])
+		default:
+			k := c.keys[place{e.stream(), e.dev.Session(), e.dev.Epoch()}]
+			began := false
+			if k != nil {
+				for _, t := range c.transports {
+					if _, ok := k.begins[t.id]; ok && k.armed[t.id] == t.run {
+						began = true
+					}
+				}
+			}
+			if !began && !c.justSwitched(e) {
+				c.violate(InvLive, "%s sends under epoch %d and no transport delivers it", e.id, e.dev.Epoch())
+			}
+		}
+	}
+}
+
+// justSwitched: the device's newest epoch is so new that nothing of it can have
+// arrived yet.
+func (c *checker) justSwitched(e *encoder) bool {
+	x := c.session(e.stream(), e.dev.Session())
+	if x == nil || len(x.epochs) < 2 {
+		return false
+	}
+	before := x.epochs[len(x.epochs)-2]
+	k := c.keys[place{e.stream(), e.dev.Session(), before}]
+	return k != nil && len(k.begins) > 0
+}
