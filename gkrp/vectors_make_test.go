@@ -27,7 +27,7 @@ func conversation(t testing.TB) (names []string, all map[string]gkrp.Message) {
 	quantum.Prekeys = prekeysOf(t, gkrp.SuiteMLKEM768X25519, 1, 2, 3, 4)
 	native := proven
 	native.Payload = gkrp.Payload{Kind: gkrp.PayloadNative, Type: 96, ClockRate: 90000, Encoding: "H264"}
-	native.Software, native.HighWater = "", 0
+	native.Software, native.HighWater, native.Next = "", 0, 9<<16+7
 	hash := func(m gkrp.Message) []byte {
 		b, err := gkrp.Encode(m)
 		if err != nil {
@@ -241,6 +241,7 @@ func makeMessages(t *testing.T) any {
 		{"hello without prekeys", "up hello with nonce", 9, [][]byte{}},
 		{"hello with 5 prekeys", "up hello with nonce", 9, [][]byte{{1}, {2}, {3}, {4}, {5}}},
 		{"hello with long software", "up hello with nonce", 10, strings.Repeat("x", gkrp.MaxTextBytes+1)},
+		{"hello with a next index of 49 bits", "up hello with nonce", 11, uint64(1) << 48},
 		{"hello with text where an integer belongs", "up hello with nonce", 7, "41"},
 		{"challenge with a nonce of 15 bytes", "down challenge", 3, make([]byte, 15)},
 		{"challenge with a nonce of 33 bytes", "down challenge", 3, make([]byte, 33)},

@@ -125,7 +125,7 @@ class Session:
         self.offer = {
             1: device.id, 2: device.stream, 3: self.id, 4: device.versions, 5: [hpke.SUITE],
             6: {1: "mp2t", 2: TS_PAYLOAD_TYPE, 3: TS_CLOCK}, 7: device.high_water,
-            9: [self.prekey() for _ in range(4)], 10: "gaitkeeper-python-device/1",
+            9: [self.prekey() for _ in range(4)], 10: "gaitkeeper-python-device/1", 11: device.media.next,
         }
 
     # What is sent.

@@ -56,8 +56,8 @@ policy = fields({1: uint(32), 2: uint(32), 3: is_bool}, {3})
 
 RULES = {
     ("up", "hello"): fields({
-        1: is_id, 2: is_id, 3: is_session, 4: array(uint(16), 1), 5: array(uint(16), 1), 6: payload, 7: uint(32), 8: octets(), 9: prekeys, 10: text(),
-    }, {8, 10}),
+        1: is_id, 2: is_id, 3: is_session, 4: array(uint(16), 1), 5: array(uint(16), 1), 6: payload, 7: uint(32), 8: octets(), 9: prekeys, 10: text(), 11: index,
+    }, {8, 10, 11}),
     ("down", "challenge"): fields({1: is_session, 2: digest, 3: octets(16, 32)}),
     ("down", "welcome"): fields({
         1: is_session, 2: digest, 3: array(uint(16), 1), 4: array(uint(16), 1), 5: uint(16), 6: uint(16), 7: is_id, 8: uint(32),
