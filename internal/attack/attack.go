@@ -24,7 +24,8 @@ const (
 	// FirstWriter: every index, just before the source can use it.
 	FirstWriter Mode = "first-writer"
 	// Replace: the source's packets are taken off the path and the thief's put in
-	// their place. It needs a place in the path.
+	// their place, for as long as his key opens them: who takes away what he cannot
+	// replace is seen by all. It needs a place in the path.
 	Replace Mode = "replace"
 )
 
@@ -109,6 +110,9 @@ func (a *Attack) Intercept(pkt []byte, forward func(pkt []byte)) {
 		forward(pkt)
 	case Replace:
 		a.write(at, forgery(at), forward)
+		if a.thief.shut {
+			forward(pkt)
+		}
 	case Inject, Replay:
 		forward(pkt)
 		if a.passed%burstEvery != 1 {

@@ -39,6 +39,7 @@ type thief struct {
 	open   *media.Opener
 	seal   *media.Sealer
 	at     gk.Index     // of the packet that passed last
+	shut   bool         // the key did not open that packet
 	header media.Header // of that packet
 	films  [][]byte     // payloads of the source, oldest first
 	out    []byte
@@ -57,7 +58,8 @@ func (t *thief) look(pkt []byte) bool {
 	if err != nil || h.SSRC != t.SSRC {
 		return false
 	}
-	if o, v := t.open.OpenParsed(t.clear[:0], pkt, h); v == media.OK {
+	o, v := t.open.OpenParsed(t.clear[:0], pkt, h)
+	if t.shut = v != media.OK; !t.shut {
 		t.at, t.header = o.Index, o.Header
 		if len(t.films) == recorded {
 			t.films = append(t.films[:0], t.films[1:]...)
