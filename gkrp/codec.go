@@ -247,8 +247,8 @@ func validate(m Message) error {
 		if len(m.Prekeys) == 0 || len(m.Prekeys) > MaxPrekeys {
 			return fmt.Errorf("%d prekeys, want 1 to %d", len(m.Prekeys), MaxPrekeys)
 		}
-		if m.Payload.Type > 127 || m.Payload.ClockRate == 0 {
-			return errors.New("payload type must be 0 to 127 and the clock rate set")
+		if m.Payload.Kind != PayloadMP2T && m.Payload.Kind != PayloadNative || m.Payload.Type > 127 || m.Payload.ClockRate == 0 {
+			return errors.New("payload must be mp2t or rtp, of type 0 to 127, and the clock rate set")
 		}
 		if m.Next > gk.MaxIndex {
 			return errors.New("the index has more than 48 bits")

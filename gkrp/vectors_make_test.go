@@ -236,6 +236,7 @@ func makeMessages(t *testing.T) any {
 		{"hello with a negative version", "up hello with nonce", 4, []int{-1}},
 		{"hello without suites", "up hello with nonce", 5, []int{}},
 		{"hello with payload type 128", "up hello with nonce", 6, map[int]any{1: "mp2t", 2: 128, 3: 90000}},
+		{"hello with a payload of unknown kind", "up hello with nonce", 6, map[int]any{1: "tape", 2: 33, 3: 90000}},
 		{"hello without clock rate", "up hello with nonce", 6, map[int]any{1: "mp2t", 2: 33, 3: 0}},
 		{"hello with a high water of 33 bits", "up hello with nonce", 7, uint64(1) << 32},
 		{"hello without prekeys", "up hello with nonce", 9, [][]byte{}},

@@ -104,7 +104,10 @@ class Media(threading.Thread):
             filling = len(self.tags) == MAX_TAGS // 2
             addresses = self.addresses
         for address in addresses:
-            self.socket.sendto(packet, address)
+            try:
+                self.socket.sendto(packet, address)
+            except OSError:
+                pass  # a network that is away has lost the packet
         if filling:
             self.hurry()
 

@@ -50,7 +50,7 @@ def is_session(v):
 
 digest, index, epoch = octets(32, 32), uint(48), uint(32, 1)
 prekeys = array(octets(1), 1, MAX_PREKEYS)
-payload = fields({1: text(), 2: uint(7), 3: uint(32, 1), 4: text()}, {4})
+payload = fields({1: lambda v: v in ("mp2t", "rtp"), 2: uint(7), 3: uint(32, 1), 4: text()}, {4})
 reject = fields({1: is_session, 2: digest, 3: text(), 4: text(), 5: array(uint(16), 1), 6: uint(32)}, {4, 5, 6})
 policy = fields({1: uint(32), 2: uint(32), 3: is_bool}, {3})
 
