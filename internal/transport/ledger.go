@@ -18,15 +18,17 @@ import (
 //
 // It owns no clock and no lock.
 type ledger struct {
-	ring   []entry  // the length is a power of two; a place belongs to the index modulo the length
-	high   gk.Index // highest accepted under epoch
-	epoch  gk.Epoch // the newest of which a packet was accepted
-	joined bool     // the session was under way when its first key came
+	ring  []entry  // the length is a power of two; a place belongs to the index modulo the length
+	first gk.Index // the lowest accepted
+	whole gk.Index // from here on growing forgot nothing
+	epoch gk.Epoch // the newest of which a packet was accepted
+	high  gk.Index // highest accepted under it
+	past  past
 
-	past    past
-	reach   gk.Index // up to here reports have come
+	joined  bool     // the session was under way when its first key came
 	number  uint64   // of the newest report
-	from    gk.Index // where it ended: the next one's range begins here
+	reach   gk.Index // up to here reports have come
+	from    gk.Index // where the newest ended: the next one's range begins here
 	packets uint64   // that the device had sent by then
 	bytes   uint64
 	pending span     // waits for its late packets, to be counted
@@ -35,7 +37,7 @@ type ledger struct {
 	sent    uint64 // packets in the ranges counted so far, by the device's word
 	lost    uint64 // of those, not accepted
 	vouched uint64 // packets accepted that a report listed
-	foreign uint64 // packets accepted that no report can be brought to fit
+	foreign uint64 // packets authentic that the report of their index does not list
 }
 
 // entry is one index: what was accepted at it, or what a report listed for it.
@@ -58,9 +60,9 @@ func (e *entry) is(i gk.Index) bool { return e.marks != 0 && e.index == uint32(i
 // newer reports whether e belongs to an index above i.
 func (e *entry) newer(i gk.Index) bool { return e.marks != 0 && int32(e.index-uint32(i)) > 0 }
 
-// The lengths of the ring. It begins with what a report of one second covers at
-// 5 Mb/s twice over, and grows where reports turn out to cover more: at 20 Mb/s to
-// 4096 places, which hold 2.1 s. Unasked for, it grows no further than that.
+// The lengths of the ring, whose places have 12 bytes. It grows to four times what
+// a report covers: at a report a second it has 1024 places up to 2.7 Mb/s, 4096 up
+// to 10 Mb/s and 8192 up to 20 Mb/s. Where no reports come it stays at 4096.
 const (
 	ledgerFirst   = 1024
 	ledgerUnasked = 4096
@@ -88,7 +90,11 @@ type accuser func(epoch gk.Epoch, index gk.Index, what evidence)
 func (l *ledger) accepted(epoch gk.Epoch, i gk.Index, tag uint32, size int) evidence {
 	if l.ring == nil {
 		l.ring = make([]entry, ledgerFirst)
-		l.reach = i
+		l.first, l.reach = i, i
+	}
+	l.first = min(l.first, i)
+	if n := gk.Index(len(l.ring)); n < ledgerUnasked && i > l.reach && i-l.reach >= n-n/8 {
+		l.grow(ledgerUnasked)
 	}
 	switch {
 	case epoch > l.epoch:
@@ -96,9 +102,6 @@ func (l *ledger) accepted(epoch gk.Epoch, i gk.Index, tag uint32, size int) evid
 		l.past = past{}
 	case epoch == l.epoch && i > l.high:
 		l.high = i
-	}
-	if len(l.ring) < ledgerUnasked && i > l.reach && i-l.reach >= gk.Index(len(l.ring)) {
-		l.grow(ledgerUnasked)
 	}
 	e := l.at(i)
 	if e.newer(i) {
@@ -143,6 +146,9 @@ func (l *ledger) grow(n int) {
 	if length == len(l.ring) {
 		return
 	}
+	if top := max(l.high, l.reach); top >= l.first+gk.Index(len(l.ring)) {
+		l.whole = max(l.whole, top-gk.Index(len(l.ring))+1)
+	}
 	old := l.ring
 	l.ring = make([]entry, length)
 	for _, e := range old {
@@ -163,11 +169,8 @@ func (l *ledger) compare(r *bus.DeviceReport, accuse accuser) {
 		return // nothing was accepted yet, and what comes is for a later report
 	}
 	l.reach = max(l.reach, r.To)
-	// Room for twice what this report covers and what came since, as far as the
-	// device's own pace explains it: whoever leaps ahead gets no more.
-	length := r.To - r.From
-	late := min(max(l.high, r.To)-r.To, 3*length)
-	l.grow(int(min(2*(length+late), ledgerMost)))
+	// Room for reports that are lost or late: four times what this one covers.
+	l.grow(int(min(4*(r.To-r.From), ledgerMost)))
 	if len(r.Tags) > 0 {
 		l.list(r, accuse)
 	}
@@ -251,7 +254,7 @@ func (l *ledger) audit(s span, accuse accuser) (own uint64, whole bool) {
 	}
 	var n, bytes uint64
 	var last *entry
-	whole = true
+	whole = s.from >= l.whole
 	for i := s.from; i < s.to; i++ {
 		e := l.at(i)
 		if !e.is(i) {
