@@ -20,7 +20,6 @@ const (
 // one is next. A leaf has feature -1 and its path length, c(size) included, as cut.
 type node struct {
 	Feature int8
-	_       byte
 	Right   uint16
 	Cut     float32
 }
@@ -126,6 +125,22 @@ func (f *Forest) Score(x []float64) float64 {
 		sum += float64(n.Cut)
 	}
 	return math.Exp2(-sum / float64(len(f.Roots)) / f.Mean)
+}
+
+// check refuses a forest that Score could not walk to its end: children lie behind
+// their parent, inside the array.
+func (f *Forest) check(features int) error {
+	for _, r := range f.Roots {
+		if int(r) >= len(f.Nodes) {
+			return fmt.Errorf("%w: its forest is out of shape", ErrProfile)
+		}
+	}
+	for i, n := range f.Nodes {
+		if n.Feature >= 0 && (int(n.Feature) >= features || int(n.Right) <= i+1 || int(n.Right) >= len(f.Nodes)) {
+			return fmt.Errorf("%w: its forest is out of shape", ErrProfile)
+		}
+	}
+	return nil
 }
 
 func (p *Profile) learnForest(v []feature.Vector, seed uint64) {

@@ -104,7 +104,7 @@ func (b *bottleneck) Score(v *View) Evidence {
 		return e
 	}
 	spread, full := paceSpread(&v.S4), busy(&v.S4)
-	e.Limit = min(bottleneckSpread, bottleneckShare*b.p.PaceMin)
+	e.Limit = min(bottleneckSpread, bottleneckShare*b.p.PaceMin) / b.p.margin()
 	e.Value = spread
 	narrow := e.Limit / max(spread, 0.01)
 	queued := (now - b.p.DelayMin) / max(bottleneckDelay, 1.5*(b.p.DelayMax-b.p.DelayMin))

@@ -1,6 +1,9 @@
 package detect
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
 	"math"
 	"slices"
 
@@ -43,6 +46,41 @@ type Profile struct {
 	MeanStep, SameTimeMax float64
 	Forest                *Forest
 	ForestMax             float64
+}
+
+// matureHops is the length of a baseline whose statistics are taken at their word.
+const matureHops = 60 * hopsPerSecond
+
+// margin widens the limits of statistics: the spread of a short baseline is known the
+// worse the shorter it is.
+func (p *Profile) margin() float64 {
+	return math.Sqrt(math.Max(1, matureHops/math.Max(float64(p.Hops), hopsPerSecond)))
+}
+
+// ErrProfile says that a stored profile is not one that this engine made.
+var ErrProfile = errors.New("stored profile cannot be used: learn the stream anew")
+
+// Check refuses a profile of another version, or one that would lead a detector out of
+// its tables. Whether it is authentic is for its keeper to say.
+func (p *Profile) Check() error {
+	if p.Version != ProfileVersion {
+		return fmt.Errorf("%w: version %d, this engine writes %d", ErrProfile, p.Version, ProfileVersion)
+	}
+	if !slices.IsSortedFunc(p.Vocabulary.Words, func(a, b Word) int { return cmp.Compare(a.Token, b.Token) }) || len(p.Vocabulary.Words) > vocabularyRoom {
+		return fmt.Errorf("%w: its vocabulary is out of order", ErrProfile)
+	}
+	var w feature.Window
+	for d, ref := range p.Reference {
+		if len(ref) != len(histogram(&w, d)) {
+			return fmt.Errorf("%w: its distributions have another shape", ErrProfile)
+		}
+	}
+	if p.Forest != nil {
+		if err := p.Forest.check(int(feature.Features)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Spread is the distribution of a statistic over windows of one length.

@@ -33,7 +33,7 @@ func (d volume) Score(v *View) Evidence {
 		media < volumeMedia || media > 1/volumeMedia {
 		return e
 	}
-	width := max(s.Max-s.Min, 1)
+	width := max(s.Max-s.Min, 1) * d.p.margin()
 	e.Value = max(0, (s.Min-v.V4[feature.ByteRate])/width)
 	e.Score = e.Value / e.Limit
 	if e.Score >= said {
@@ -123,7 +123,7 @@ const (
 func (*drift) Name() string { return "drift" }
 
 func (d *drift) Score(v *View) Evidence {
-	limit := max(driftSlope, driftBaseline*d.p.StepMax)
+	limit := max(driftSlope, driftBaseline*d.p.StepMax) * d.p.margin()
 	e := Evidence{Kind: "drift", Class: Source, Limit: limit}
 	d.r.add(&v.Hop)
 	if !d.r.full || v.Disturbed {
