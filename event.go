@@ -28,6 +28,13 @@ const (
 	EventServiceStarted   EventKind = "service-started"
 	EventServiceStopped   EventKind = "service-stopped"
 
+	EventAlertOpened    EventKind = "alert-opened"    // evidence about a stream; Detail has id, class, kind, evidence, response
+	EventAlertChanged   EventKind = "alert-changed"   // something was done about it, or an operator is asked
+	EventAlertClosed    EventKind = "alert-closed"    // Detail has the outcome
+	EventProfileStage   EventKind = "profile-stage"   // a profile is learning, provisional or mature; approved; its probation is over
+	EventProfileRefused EventKind = "profile-refused" // a stored profile was changed by somebody, or does not read
+	EventPlannedChange  EventKind = "planned-change"  // an operator announced that a source will change
+
 	EventStreamDisarmed EventKind = "stream-disarmed" // a transport wiped a stream's keys by order
 	EventLeaseLapsed    EventKind = "lease-lapsed"    // a transport stopped delivering: nobody vouches for the session
 	EventLeaseRenewed   EventKind = "lease-renewed"   // it delivers again

@@ -204,6 +204,7 @@ func (st *stream) over(x *gkrp.Session) {
 	if st.machine.Live() != nil {
 		return
 	}
+	st.behaviour.ended(st.svc.now())
 	for _, w := range st.waiting {
 		w.answer <- rotated{err: bus.Refuse(bus.CodeConflict, "stream %q: the session ended", st.id)}
 	}
@@ -256,6 +257,7 @@ func (st *stream) tell(x *gkrp.Session, e gk.Event) {
 	if e.Kind == gk.EventRotationDone {
 		st.done(e.Epoch, e.Took)
 	}
+	st.behaviour.event(e.At, e)
 	st.svc.tell(e)
 }
 

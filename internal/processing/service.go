@@ -44,6 +44,7 @@ type Config struct {
 	ReportTags    bool          // ask devices that can for the tag of every packet in their reports
 	Urgent        gkrp.Budget   // rotations that evidence may cause, for each stream
 	UrgentSite    gkrp.Budget   // the same for all streams together
+	Behaviour     Behaviour     // how streams are learned, judged and answered
 
 	// What a simulation replaces; the zero values are the real things.
 	Host     host.Host
@@ -63,6 +64,7 @@ func Defaults() Config {
 		ReportTags:    true,
 		Urgent:        gkrp.Budget{Burst: 6, Every: 10 * time.Minute},
 		UrgentSite:    gkrp.Budget{Burst: 60, Every: 10 * time.Second},
+		Behaviour:     DefaultBehaviour(),
 	}
 }
 
@@ -174,6 +176,7 @@ func (s *Service) Start(ctx context.Context) (subs []bus.Subscription, err error
 		hear(bus.TransportFirst.Hear(s.conn, s.transportFirst)),
 		hear(bus.TransportStatus.Hear(s.conn, s.transportStatus)),
 		hear(bus.TransportProof.Hear(s.conn, s.transportProof)),
+		hear(bus.TransportWindow.Hear(s.conn, s.transportWindow)),
 	); err != nil {
 		return subs, fmt.Errorf("processing: %w", err)
 	}
@@ -188,6 +191,10 @@ func (s *Service) Start(ctx context.Context) (subs []bus.Subscription, err error
 		hear(bus.ProcessingStreams.Serve(s.conn, s.serveStreams)),
 		hear(bus.ProcessingStop.Serve(s.conn, s.serveStop)),
 		hear(bus.ProcessingDisarm.Serve(s.conn, s.serveDisarm)),
+		hear(bus.ProcessingAlerts.Serve(s.conn, s.serveAlerts)),
+		hear(bus.ProcessingExplain.Serve(s.conn, s.serveExplain)),
+		hear(bus.ProcessingProfile.Serve(s.conn, s.serveProfile)),
+		hear(bus.ProcessingPlanned.Serve(s.conn, s.servePlanned)),
 	); err != nil {
 		return subs, fmt.Errorf("processing: %w", err)
 	}
@@ -272,6 +279,7 @@ func (s *Service) stream(id gk.StreamID, device gk.DeviceID, revision uint64) *s
 		st = newStream(s, id, device, revision)
 		s.streams[id] = st
 		s.beside(st.run)
+		s.beside(st.load)
 	}
 	return st
 }
@@ -330,15 +338,9 @@ func (s *Service) transportFirst(f bus.FirstPacket) {
 // transportProof changes a key that somebody else has, without waiting for
 // anything. A key that was changed already stays changed.
 func (s *Service) transportProof(p bus.Proof) {
-	st := s.find(p.Stream)
-	if st == nil {
-		return
+	if st := s.find(p.Stream); st != nil {
+		st.post(func() { st.proof(p) })
 	}
-	st.post(func() {
-		if l := st.machine.Live(); l != nil && l.Record.Session == p.Session {
-			st.step(gkrp.Rotate{Reason: gk.ReasonProof, Known: p.Epoch})
-		}
-	})
 }
 
 func (s *Service) transportStatus(u bus.StreamStatus) {

@@ -8,6 +8,7 @@ import (
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 	"github.com/gaitkeeper/gaitkeeper/internal/host"
 )
 
@@ -24,6 +25,10 @@ type stream struct {
 	known     map[*gkrp.Session]*run // what is known of each session that is being run
 	lastEpoch gk.Epoch               // highest ever seen, for people to look at
 	waiting   []waiter               // who asked for a rotation and wants to know when it is done
+
+	behaviour               *behaviour
+	measured                feature.Window // the newest, decoded
+	profileFile, alertsFile *file
 
 	nowServing atomic.Pointer[[]*serving]
 }
@@ -63,6 +68,8 @@ func newStream(s *Service, id gk.StreamID, device gk.DeviceID, revision uint64) 
 		loop: s.cfg.Host.Loop(inboxSize), known: map[*gkrp.Session]*run{},
 	}
 	st.writer = newWriter(st, revision)
+	st.behaviour = newBehaviour(&s.cfg.Behaviour, id)
+	st.profileFile, st.alertsFile = newFile(s, id, profileToken), newFile(s, id, alertsToken)
 	return st
 }
 
@@ -77,8 +84,12 @@ func (st *stream) run() {
 	st.loop.Run(st.svc.ctx, deadline, func() { st.step(gkrp.Tick{}) })
 }
 
-// step feeds the state machine and does what it asks for.
-func (st *stream) step(in gkrp.Input) { st.execute(st.machine.Step(st.svc.now(), in)) }
+// step feeds the state machine and does what it asks for, and what the behaviour
+// makes of it.
+func (st *stream) step(in gkrp.Input) {
+	st.execute(st.machine.Step(st.svc.now(), in))
+	st.react()
+}
 
 // outcome feeds what became of an effect back to the session that asked for it.
 func (st *stream) outcome(x *gkrp.Session, in gkrp.Input) {
@@ -108,6 +119,10 @@ func (st *stream) status(u bus.StreamStatus) {
 		if x != nil && x.Record.Session == u.Session {
 			st.of(x).statuses[u.Transport] = u
 		}
+	}
+	if l := st.machine.Live(); l != nil && len(l.Transports) > 0 && l.Transports[0] == u.Transport {
+		st.behaviour.status(st.svc.now(), &u)
+		st.react()
 	}
 	if u.Delivered > 0 {
 		st.step(gkrp.Media{Session: u.Session, At: st.svc.now().Add(-time.Duration(u.SilentMs) * time.Millisecond)})

@@ -1,0 +1,202 @@
+package processing
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+)
+
+const (
+	// maxAlerts bounds what is kept of a stream; noise and path give way first.
+	maxAlerts = 64
+	// maxEvidence bounds the lines of one alert.
+	maxEvidence = 8
+	// staleFor is how long after a rotation the old key's misuse still decides what
+	// the alert was.
+	staleFor = 90 * time.Second
+	// staleLate is when the source's own late packets have long arrived; before it,
+	// staleMany are needed.
+	staleLate = 2 * time.Second
+	staleMany = 20
+)
+
+// alertBook holds a stream's alerts. Like the protocol's state machines it owns no
+// clock: it is fed, and what it has to tell is taken out.
+type alertBook struct {
+	stream gk.StreamID
+	number uint64      // of the last alert
+	all    []bus.Alert // by number
+	open   map[bus.Class]string
+	heard  map[string]time.Time // when an open alert was last seen
+	told   []gk.Event
+	dirty  bool
+}
+
+func newAlertBook(stream gk.StreamID) alertBook {
+	return alertBook{stream: stream, open: map[bus.Class]string{}, heard: map[string]time.Time{}}
+}
+
+// restore takes up alerts that were stored. What was open then is closed: whoever
+// watched it is gone, and sees it again if it goes on.
+func (k *alertBook) restore(now time.Time, number uint64, all []bus.Alert) {
+	k.number, k.all = number, all
+	for i := range k.all {
+		if a := &k.all[i]; a.Closed.IsZero() {
+			k.finish(now, a, outcomeAtEnd(a))
+		}
+	}
+}
+
+// get finds an open alert of a class.
+func (k *alertBook) get(c bus.Class) *bus.Alert {
+	id, ok := k.open[c]
+	if !ok {
+		return nil
+	}
+	return k.find(id)
+}
+
+func (k *alertBook) find(id string) *bus.Alert {
+	i := slices.IndexFunc(k.all, func(a bus.Alert) bool { return a.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return &k.all[i]
+}
+
+var severities = map[bus.Class]string{
+	bus.ClassProof: "critical", bus.ClassProfile: "critical", bus.ClassSource: "warning",
+	bus.ClassIdentity: "warning", bus.ClassPath: "notice", bus.ClassNoise: "notice",
+}
+
+// raise opens an alert, or adds to the one of its class that is open.
+func (k *alertBook) raise(now time.Time, a bus.Alert) *bus.Alert {
+	if have := k.get(a.Class); have != nil {
+		k.see(now, have, a.Score, a.Evidence...)
+		return have
+	}
+	k.number++
+	a.ID = fmt.Sprintf("%s.%d", k.stream, k.number)
+	a.Stream, a.Opened, a.Count = k.stream, now, 1
+	a.Evidence = a.Evidence[:min(len(a.Evidence), maxEvidence)]
+	if a.Severity == "" {
+		a.Severity = severities[a.Class]
+	}
+	if len(k.all) >= maxAlerts {
+		k.drop()
+	}
+	k.all = append(k.all, a)
+	k.open[a.Class], k.heard[a.ID] = a.ID, now
+	have := &k.all[len(k.all)-1]
+	k.tell(now, gk.EventAlertOpened, have)
+	return have
+}
+
+// drop makes room: the oldest closed one of what matters least.
+func (k *alertBook) drop() {
+	for _, classes := range [][]bus.Class{{bus.ClassNoise}, {bus.ClassPath}, nil} {
+		i := slices.IndexFunc(k.all, func(a bus.Alert) bool {
+			return !a.Closed.IsZero() && (classes == nil || slices.Contains(classes, a.Class))
+		})
+		if i >= 0 {
+			k.all = slices.Delete(k.all, i, i+1)
+			return
+		}
+	}
+}
+
+// see notes that an alert's cause was seen again.
+func (k *alertBook) see(now time.Time, a *bus.Alert, score float64, evidence ...string) {
+	a.Count++
+	a.Score = max(a.Score, score)
+	k.heard[a.ID] = now
+	for _, e := range evidence {
+		if len(a.Evidence) < maxEvidence && !slices.Contains(a.Evidence, e) {
+			a.Evidence = append(a.Evidence, e)
+			k.dirty = true
+		}
+	}
+}
+
+// close ends the open alert of a class.
+func (k *alertBook) close(now time.Time, c bus.Class, outcome bus.Outcome) {
+	if a := k.get(c); a != nil {
+		k.finish(now, a, outcome)
+	}
+}
+
+func (k *alertBook) finish(now time.Time, a *bus.Alert, outcome bus.Outcome) {
+	a.Closed = now
+	if a.Outcome != bus.OutcomeStaleProven {
+		a.Outcome = outcome
+	}
+	delete(k.open, a.Class)
+	delete(k.heard, a.ID)
+	k.tell(now, gk.EventAlertClosed, a)
+}
+
+// quiet reports whether nothing was seen of the open alert of a class for so long.
+func (k *alertBook) quiet(now time.Time, c bus.Class, long time.Duration) bool {
+	a := k.get(c)
+	return a != nil && now.Sub(k.heard[a.ID]) >= long
+}
+
+// rotation notes what became of the rotations that alerts asked for.
+func (k *alertBook) rotation(now time.Time, e gk.Event) {
+	class, ok := map[gk.Reason]bus.Class{gk.ReasonProof: bus.ClassProof, gk.ReasonSource: bus.ClassSource}[e.Reason]
+	if !ok {
+		return
+	}
+	a := k.get(class)
+	if a == nil || a.Response != bus.RespondRotate || a.Done == bus.DoneRotated {
+		return
+	}
+	switch e.Kind {
+	case gk.EventRotationDecided:
+		a.Done = bus.DoneOrdered
+	case gk.EventBudgetSpent:
+		a.Done = bus.DoneNoBudget
+		a.Ask = "the rotations that evidence may cause are used up: look at the stream, and rotate by hand if in doubt (gaitkeeper rotate " + string(k.stream) + ")"
+	case gk.EventRotationDone:
+		a.Done, a.Rotated, a.RotatedAt, a.Took = bus.DoneRotated, e.Epoch, now, int64(e.Took)
+	default:
+		return
+	}
+	k.tell(now, gk.EventAlertChanged, a)
+}
+
+// stale notes n packets more that were authentic under a key that serves no more.
+func (k *alertBook) stale(now time.Time, session gk.SessionID, n uint64) {
+	for i := range k.all {
+		a := &k.all[i]
+		since := now.Sub(a.RotatedAt)
+		if a.Rotated == 0 || a.Session != session || a.Outcome == bus.OutcomeStaleProven || since > staleFor || since < staleLate && n < staleMany {
+			continue
+		}
+		a.Outcome = bus.OutcomeStaleProven
+		k.see(now, a, a.Score, fmt.Sprintf("%d packets came under the old key after the switch: somebody else has it", n))
+		k.tell(now, gk.EventAlertChanged, a)
+	}
+}
+
+// tell leaves an event about an alert.
+func (k *alertBook) tell(now time.Time, kind gk.EventKind, a *bus.Alert) {
+	k.dirty = true
+	detail := map[string]string{
+		"id": a.ID, "class": string(a.Class), "kind": a.Kind, "severity": a.Severity,
+		"score": fmt.Sprintf("%.2f", a.Score), "response": string(a.Response), "done": string(a.Done),
+	}
+	if len(a.Evidence) > 0 {
+		detail["evidence"] = a.Evidence[0]
+	}
+	if a.Outcome != "" {
+		detail["outcome"] = string(a.Outcome)
+	}
+	if a.Ask != "" {
+		detail["ask"] = a.Ask
+	}
+	k.told = append(k.told, gk.Event{Kind: kind, At: now, Stream: k.stream, Session: a.Session, Epoch: a.Epoch, Detail: detail})
+}

@@ -1,0 +1,289 @@
+package processing
+
+import (
+	"bytes"
+	"compress/flate"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/fxamacker/cbor/v2"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/detect"
+	"github.com/gaitkeeper/gaitkeeper/internal/store"
+)
+
+// What is kept of a stream's behaviour: the profile, which the key management
+// service encrypts, and the alerts. First tokens of their keys in the store.
+const (
+	profileToken = "profile"
+	alertsToken  = "alerts"
+)
+
+// envelope is what stands in the store: the content, and the fencing term of the
+// instance that wrote it.
+type envelope struct {
+	Term    uint64 `cbor:"1,keyasint"`
+	Version uint64 `cbor:"2,keyasint"`
+	Content []byte `cbor:"3,keyasint"`
+}
+
+// alertsRecord is the content under [alertsToken].
+type alertsRecord struct {
+	Number uint64      `cbor:"1,keyasint"`
+	Alerts []bus.Alert `cbor:"2,keyasint"`
+}
+
+// maxProfile bounds an unpacked profile, in bytes.
+const maxProfile = 8 << 20
+
+// packProfile writes a profile as compressed CBOR.
+func packProfile(p profileRecord) ([]byte, error) {
+	var out bytes.Buffer
+	z, err := flate.NewWriter(&out, flate.DefaultCompression)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(cbor.NewEncoder(z).Encode(p), z.Close()); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// unpackProfile reads what packProfile wrote. The error says why the profile is not
+// to be believed.
+func unpackProfile(b []byte) (p profileRecord, err error) {
+	plain, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(b)), maxProfile+1))
+	if err != nil || len(plain) > maxProfile {
+		return p, fmt.Errorf("the stored profile does not unpack: %v", err)
+	}
+	if err := cbor.Unmarshal(plain, &p); err != nil {
+		return profileRecord{}, fmt.Errorf("the stored profile does not read: %v", err)
+	}
+	if p.Profile == nil || p.Profile.Version != detect.ProfileVersion {
+		return profileRecord{Version: p.Version}, fmt.Errorf("the stored profile has another layout than this version's, %d", detect.ProfileVersion)
+	}
+	return p, nil
+}
+
+// errRefused means that what is stored is not what was written.
+var errRefused = errors.New("refused")
+
+// load reads what is kept of the stream, until it can be read, and gives it to the
+// stream's goroutine.
+func (st *stream) load() {
+	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
+		p, a, err := st.kept()
+		if err == nil || errors.Is(err, errRefused) {
+			st.post(func() {
+				refused := ""
+				if err != nil {
+					refused = err.Error()
+				}
+				st.behaviour.loaded(st.svc.now(), p, refused, a.Number, a.Alerts)
+				st.react()
+			})
+			return
+		}
+		if st.svc.ctx.Err() != nil {
+			return
+		}
+		st.svc.log.Warn("profile and alerts were not read; trying again", "stream", st.id, "error", err)
+		if st.svc.cfg.Host.Sleep(st.svc.ctx, wait) != nil {
+			return
+		}
+	}
+}
+
+func (st *stream) kept() (p profileRecord, a alertsRecord, err error) {
+	ctx, cancel := st.svc.cfg.Host.WithTimeout(st.svc.ctx, callTimeout)
+	defer cancel()
+	e, err := st.alertsFile.read(ctx)
+	if err != nil {
+		return p, a, err
+	}
+	if len(e.Content) > 0 {
+		// Alerts that do not read are lost, and no reason to stop.
+		if err := cbor.Unmarshal(e.Content, &a); err != nil {
+			st.svc.log.Error("the stored alerts do not read", "stream", st.id, "error", err)
+			a = alertsRecord{}
+		}
+	}
+	e, err = st.profileFile.read(ctx)
+	if err != nil || len(e.Content) == 0 {
+		return p, a, err
+	}
+	rep, err := bus.KMSUnseal.Do(ctx, st.svc.conn, bus.UnsealRequest{Place: st.place(e.Version), Sealed: e.Content})
+	if bus.CodeOf(err) == bus.CodeUnauthorized {
+		return profileRecord{Version: e.Version}, a, fmt.Errorf("%w: %v", errRefused, err)
+	}
+	if err != nil {
+		return p, a, err
+	}
+	if p, err = unpackProfile(rep.Content); err != nil {
+		return profileRecord{Version: e.Version}, a, fmt.Errorf("%w: %v", errRefused, err)
+	}
+	return p, a, nil
+}
+
+func (st *stream) place(version uint64) bus.SealPlace {
+	return bus.SealPlace{Kind: bus.SealedProfile, Stream: st.id, Version: version}
+}
+
+// saveProfile has the profile encrypted and written.
+func (st *stream) saveProfile() {
+	p := st.behaviour.profile
+	st.profileFile.write(func(ctx context.Context) (envelope, error) {
+		b, err := packProfile(p)
+		if err != nil {
+			return envelope{}, err
+		}
+		rep, err := bus.KMSSeal.Do(ctx, st.svc.conn, bus.SealRequest{Place: st.place(p.Version), Content: b})
+		return envelope{Version: p.Version, Content: rep.Sealed}, err
+	})
+}
+
+// saveAlerts has the alerts written.
+func (st *stream) saveAlerts() {
+	r := alertsRecord{Number: st.behaviour.alerts.number, Alerts: cloneAlerts(st.behaviour.alerts.all)}
+	st.alertsFile.write(func(context.Context) (envelope, error) {
+		b, err := cbor.Marshal(r)
+		return envelope{Version: r.Number, Content: b}, err
+	})
+}
+
+// file is one record of a stream that is written newest only, by compare-and-set.
+// An instance with a later fencing term keeps it.
+type file struct {
+	svc    *Service
+	stream gk.StreamID
+	key    string
+
+	mu   sync.Mutex
+	next func(context.Context) (envelope, error)
+	busy bool
+
+	revision uint64 // touched by read and drain alone, which do not overlap
+}
+
+func newFile(svc *Service, stream gk.StreamID, token string) *file {
+	return &file{svc: svc, stream: stream, key: token + "." + string(stream)}
+}
+
+// read gives the record, empty where there is none. One that does not decode is
+// given as content that nobody sealed.
+func (f *file) read(ctx context.Context) (envelope, error) {
+	e, err := f.svc.records.Get(ctx, f.key)
+	if errors.Is(err, store.ErrNotFound) {
+		f.revision = 0
+		return envelope{}, nil
+	}
+	if err != nil {
+		return envelope{}, err
+	}
+	f.revision = e.Revision
+	var v envelope
+	if cbor.Unmarshal(e.Value, &v) != nil || len(v.Content) == 0 {
+		return envelope{Content: []byte{0}}, nil
+	}
+	return v, nil
+}
+
+// write has what make gives written, unless something newer comes first.
+func (f *file) write(make func(context.Context) (envelope, error)) {
+	f.mu.Lock()
+	f.next = make
+	busy := f.busy
+	f.busy = true
+	f.mu.Unlock()
+	if !busy {
+		f.svc.beside(f.drain)
+	}
+}
+
+func (f *file) take() func(context.Context) (envelope, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	next := f.next
+	f.next = nil
+	f.busy = next != nil
+	return next
+}
+
+func (f *file) drain() {
+	for next := f.take(); next != nil; next = f.take() {
+		f.store(next)
+	}
+}
+
+func (f *file) store(make func(context.Context) (envelope, error)) {
+	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
+		err := f.put(make)
+		if err == nil || f.svc.ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, errFenced) {
+			f.svc.log.Error("another instance owns the stream now", "stream", f.stream, "record", f.key)
+			return
+		}
+		f.svc.log.Warn("record was not written; trying again", "record", f.key, "error", err)
+		if f.svc.cfg.Host.Sleep(f.svc.ctx, wait) != nil {
+			return
+		}
+		f.mu.Lock()
+		overtaken := f.next != nil
+		f.mu.Unlock()
+		if overtaken {
+			return
+		}
+	}
+}
+
+func (f *file) put(make func(context.Context) (envelope, error)) error {
+	ctx, cancel := f.svc.cfg.Host.WithTimeout(f.svc.ctx, callTimeout)
+	defer cancel()
+	v, err := make(ctx)
+	if err != nil {
+		return err
+	}
+	v.Term = f.svc.protocol.Term
+	value, err := cbor.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var rev uint64
+	if f.revision == 0 {
+		rev, err = f.svc.records.Create(ctx, f.key, value)
+	} else {
+		rev, err = f.svc.records.Update(ctx, f.key, value, f.revision)
+	}
+	if err == nil {
+		f.revision = rev
+		return nil
+	}
+	if !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrExists) {
+		return err
+	}
+	have, readErr := f.read(ctx)
+	if readErr != nil {
+		return readErr
+	}
+	if have.Term > v.Term {
+		return errFenced
+	}
+	return err // the next try goes over the revision just read
+}
+
+// cloneAlerts copies what the stream's goroutine goes on changing.
+func cloneAlerts(all []bus.Alert) []bus.Alert {
+	out := make([]bus.Alert, len(all))
+	copy(out, all)
+	for i := range out {
+		out[i].Evidence = append([]string(nil), out[i].Evidence...)
+	}
+	return out
+}
