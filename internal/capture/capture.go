@@ -33,16 +33,20 @@ type source interface {
 
 // Reader hands out the packets of one stream in the order of the file.
 type Reader struct {
-	src      source
-	flow     Flow
-	ssrc     uint32
-	form     feature.Form
-	bare     bool // MPEG-TS without RTP
-	bareSeq  uint16
-	start    time.Time
-	last     int64
-	probed   []packet
-	buffered bool
+	src     source
+	flow    Flow
+	ssrc    uint32
+	form    feature.Form
+	bare    bool // MPEG-TS without RTP
+	bareSeq uint16
+	start   time.Time
+	last    int64
+	probed  []packet
+	other   struct { // the SSRC that may be the stream's next
+		ssrc uint32
+		seq  uint16
+		run  int
+	}
 }
 
 // packet is one UDP packet of the probe.
@@ -195,7 +199,6 @@ func (c *Reader) choose(named bool) error {
 		}
 	}
 	c.form = s.Form()
-	c.buffered = true
 	return nil
 }
 
@@ -243,6 +246,7 @@ func (c *Reader) fill(p *feature.Packet, u packet) {
 		return
 	}
 	h, size, err := feature.ParseHeader(u.data)
+	c.follow(h, err == nil)
 	if err != nil || h.SSRC != c.ssrc {
 		p.Alien = true
 		if len(u.data) > 0 {
@@ -256,6 +260,26 @@ func (c *Reader) fill(p *feature.Packet, u packet) {
 	if n := len(p.Payload); h.Flags&0x20 != 0 && n > 0 && !cut(p) {
 		// Padding is no payload (RFC 3550 §5.1); its length is the last octet.
 		p.Payload = p.Payload[:n-min(int(p.Payload[n-1]), n)]
+	}
+}
+
+// restartPackets of one new SSRC in order, without a packet of the old one among them,
+// are the stream after a restart.
+const restartPackets = 150
+
+// follow changes over to another SSRC when the stream goes on under it.
+func (c *Reader) follow(h feature.Header, ok bool) {
+	switch {
+	case !ok:
+	case h.SSRC == c.ssrc:
+		c.other.run = 0
+	case h.SSRC == c.other.ssrc && h.Seq-c.other.seq <= 3:
+		c.other.seq = h.Seq
+		if c.other.run++; c.other.run >= restartPackets {
+			c.ssrc, c.other.run = h.SSRC, 0
+		}
+	default:
+		c.other.ssrc, c.other.seq, c.other.run = h.SSRC, h.Seq, 1
 	}
 }
 

@@ -212,6 +212,30 @@ func TestAliensAreMarked(t *testing.T) {
 	}
 }
 
+func TestStreamIsFollowedAfterARestart(t *testing.T) {
+	var fs []frame
+	for i := range 600 {
+		ssrc := uint32(7)
+		if i >= 300 {
+			ssrc = 8
+		}
+		fs = append(fs, frame{time.Duration(i) * time.Millisecond, ethernet(5004, rtp(uint16(i*(1+int(ssrc)%7)), ssrc, []byte{1, 2, 3}))})
+	}
+	r, ps := read(t, writePcap(t, fs, true, 96), Flow{})
+	if r.SSRC() != 8 {
+		t.Fatalf("SSRC %d at the end, want 8", r.SSRC())
+	}
+	aliens := 0
+	for _, p := range ps {
+		if p.Alien {
+			aliens++
+		}
+	}
+	if aliens != restartPackets-1 {
+		t.Errorf("%d aliens, want %d", aliens, restartPackets-1)
+	}
+}
+
 func TestTransportStreamWithoutRTP(t *testing.T) {
 	var fs []frame
 	ts := bytes.Repeat(append([]byte{0x47, 0x01, 0x00, 0x10}, make([]byte, 184)...), 7)

@@ -306,6 +306,18 @@ func TestWhatPacketsShow(t *testing.T) {
 	}
 }
 
+func TestClockThatBeginsAnewIsNoDelay(t *testing.T) {
+	w := measure(stream(0, 750, func(i int, p *Packet) {
+		if i >= 300 {
+			p.Timestamp += 1 << 30
+			p.Seq += 20000
+		}
+	}))
+	if w.Jumps != 1 || w.Delay < -1000 {
+		t.Errorf("%d jumps, least delay %d µs; want 1 and about 0", w.Jumps, w.Delay)
+	}
+}
+
 func TestCiphertextIsNotRead(t *testing.T) {
 	m := NewMeter(Hidden)
 	ps := stream(0, 300, nil)

@@ -52,6 +52,8 @@ const (
 	// A number further away than this is no loss and no late packet: the numbering
 	// began anew.
 	jumpDistance = seenRoom / 2
+	// A timestamp that moves further than this, 30 s, in ticks, is another clock.
+	clockRestart = 30 * 90000
 )
 
 type seenPacket struct {
@@ -260,7 +262,12 @@ func (m *Meter) frame(p *Packet, consecutive bool) {
 	step := int64(int32(p.Timestamp - m.lastTS))
 	m.lastTS = p.Timestamp
 	m.sameTime = step == 0
-	m.mediaTime += step
+	// A clock that begins anew says nothing about the delay: time goes on as it came.
+	if moved := step; moved > clockRestart || moved < -clockRestart {
+		m.mediaTime += (p.At - m.last) * 9 / 1e5
+	} else {
+		m.mediaTime += moved
+	}
 	if p.Marker {
 		w.Markers++
 	}
