@@ -227,7 +227,9 @@ func (l *ledger) account(r *bus.DeviceReport, accuse accuser) {
 	known := !first || r.Number == 1 && !l.joined
 	if known && r.From >= l.from && r.Packets >= l.packets && r.Bytes >= l.bytes {
 		l.pending = span{l.from, r.To, r.Packets - l.packets, r.Bytes - l.bytes, len(r.Tags) > 0}
-		l.audit(l.pending, accuse)
+		if !l.pending.tagged {
+			l.audit(l.pending, accuse)
+		}
 	}
 	l.number, l.from, l.packets, l.bytes = r.Number, r.To, r.Packets, r.Bytes
 }
