@@ -80,7 +80,7 @@ func Detectors(p *Profile) (accusing, advisory []Detector) {
 			newAbsence(p),
 			pacing{p},
 			loop{p},
-			volume{p},
+			&volume{p: p},
 			&drift{p: p, r: newRamp()},
 			&bottleneck{p: p, e: newEnvelope(2 * tenSec)},
 			tick{p},

@@ -3,44 +3,62 @@ package detect
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 )
 
 // volume accuses a collapse of the volume while media time runs on: a frozen or
-// black picture. Loss and silence are the path's.
-type volume struct{ p *Profile }
+// black picture. Loss and silence are the path's. It looks at 4 s, and at every second
+// of the last two and a half.
+type volume struct {
+	p      *Profile
+	recent [volumeRecent]float64 // values of the last hops over 1 s
+	next   int
+}
 
 const (
 	// volumeRanges is by how many ranges of the baseline (at least an octave) the
 	// volume must be below all of it.
 	volumeRanges = 2
+	volumeRecent = 7 // hops
 	// volumeMedia is how near the media clock must be to its rate in the baseline,
-	// volumeLoss how many packets at most may be missing in 4 s, and volumeGap how long
-	// at most, in ns, nothing may arrive.
+	// volumeLoss how many packets at most may be missing, and volumeGap how long at
+	// most, in ns, nothing may arrive.
 	volumeMedia = 0.6
 	volumeLoss  = 2
 	volumeGap   = 1e9
 )
 
-func (volume) Name() string { return "volume" }
+func (*volume) Name() string { return "volume" }
 
-func (d volume) Score(v *View) Evidence {
+func (d *volume) Score(v *View) Evidence {
 	e := Evidence{Kind: "volume", Class: Source, Limit: volumeRanges}
-	s := d.p.Fours[feature.ByteRate]
-	media := v.V4[feature.MediaRate] / math.Max(d.p.Fours[feature.MediaRate].Median, 1e-3)
-	if !v.OK4 || v.S4.Lost > volumeLoss || v.S4.Jumps > 0 || float64(v.S4.MaxGap) > math.Max(volumeGap, 2*d.p.MaxGap) ||
-		media < volumeMedia || media > 1/volumeMedia {
-		return e
+	d.recent[d.next] = d.below(&v.S1, &v.V1, v.OK1, &d.p.Seconds)
+	d.next = (d.next + 1) % volumeRecent
+	least, seconds, rate := d.below(&v.S4, &v.V4, v.OK4, &d.p.Fours), 4.0, v.V4[feature.ByteRate]
+	if quick := slices.Min(d.recent[:]); quick > least {
+		least, seconds, rate = quick, volumeRecent*0.25+0.75, v.V1[feature.ByteRate]
 	}
-	width := max(s.Max-s.Min, 1) * d.p.margin()
-	e.Value = max(0, (s.Min-v.V4[feature.ByteRate])/width)
+	e.Value = least
 	e.Score = e.Value / e.Limit
 	if e.Score >= said {
-		e.Text = fmt.Sprintf("volume over 4 s is %.0f kbit/s, a %.0fth of the least of the baseline, while its clock goes on",
-			8*math.Exp2(v.V4[feature.ByteRate])/1000, math.Exp2(s.Min-v.V4[feature.ByteRate]))
+		e.Text = fmt.Sprintf("volume is %.0f kbit/s, for %.1f s below the least of the baseline by %.1f of its ranges, while its clock goes on",
+			8*math.Exp2(rate)/1000, seconds, e.Value)
 	}
 	return e
+}
+
+// below is by how many ranges of the baseline the volume of a window is below it, 0
+// where the path may have to do with it.
+func (d *volume) below(w *feature.Window, x *feature.Vector, ok bool, baseline *[feature.Features]Spread) float64 {
+	media := x[feature.MediaRate] / math.Max(baseline[feature.MediaRate].Median, 1e-3)
+	if !ok || w.Lost > volumeLoss || w.Jumps > 0 || float64(w.MaxGap) > math.Max(volumeGap, 2*d.p.MaxGap) ||
+		media < volumeMedia || media > 1/volumeMedia {
+		return 0
+	}
+	s := baseline[feature.ByteRate]
+	return max(0, (s.Min-x[feature.ByteRate])/(max(s.Max-s.Min, 1)*d.p.margin()))
 }
 
 // ramp keeps the volume of five blocks of 8 s.
