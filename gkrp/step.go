@@ -674,10 +674,13 @@ func (s *Session) unwant(over func(gk.Epoch) bool) {
 }
 
 func (s *Session) transportLost(now time.Time, id gk.TransportID) []Effect {
-	if !slices.Contains(s.Transports, id) || s.Candidate() {
+	if !slices.Contains(s.Transports, id) {
 		return nil
 	}
-	j := &rejoining{want: []gk.Epoch{s.Record.Epoch}, env: map[gk.Epoch][]byte{}}
+	j := &rejoining{env: map[gk.Epoch][]byte{}}
+	if !s.Candidate() {
+		j.want = append(j.want, s.Record.Epoch)
+	}
 	if s.rot != nil {
 		switch s.rot.stage {
 		case StageGranting:
@@ -685,6 +688,9 @@ func (s *Session) transportLost(now time.Time, id gk.TransportID) []Effect {
 		case StageArming, StageRecording: // what was sealed for it cannot be opened by its new key
 			s.rot.stage = StageReleasing
 		}
+	}
+	if len(j.want) == 0 {
+		return nil
 	}
 	if s.rejoin == nil {
 		s.rejoin = map[gk.TransportID]*rejoining{}
