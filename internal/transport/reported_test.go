@@ -9,6 +9,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
@@ -405,10 +406,15 @@ var crimes = []struct {
 	}},
 }
 
-const (
-	sceneRuns = 200
-	sceneStep = 10 * time.Second
-)
+const sceneStep = 10 * time.Second
+
+// sceneRuns is how many seeds each test goes through.
+func sceneRuns() uint64 {
+	if testing.Short() {
+		return 20
+	}
+	return 200
+}
 
 // TestReportsFindTheThief: whatever somebody with the stolen key does to 1 % of the
 // packets, over a bad path, is known within 2 s of the first that arrives.
@@ -417,7 +423,7 @@ func TestReportsFindTheThief(t *testing.T) {
 		t.Run(crime.name, func(t *testing.T) {
 			var took []time.Duration
 			by := map[string]int{}
-			for seed := range uint64(sceneRuns) {
+			for seed := range sceneRuns() {
 				c := newScene(t, seed)
 				c.after(time.Duration(1000+c.rng.IntN(1500))*time.Millisecond, func() { crime.commit(c, 0.01) })
 				c.run(sceneStep)
@@ -439,7 +445,7 @@ func TestReportsFindTheThief(t *testing.T) {
 // accusation.
 func TestReportsAccuseNobody(t *testing.T) {
 	var sent, lost, vouched uint64
-	for seed := range uint64(sceneRuns) {
+	for seed := range sceneRuns() {
 		c := newScene(t, seed)
 		c.skips, c.tagless, c.drift = 0.002, 0.1, 500e-6*(2*c.rng.Float64()-1)
 		c.control = weather{loss: 0.2, twice: 0.1, late: 0.2, delay: 20 * time.Millisecond, jitter: 40 * time.Millisecond, later: 3 * time.Second}
@@ -484,7 +490,7 @@ func TestReportsAccuseNobody(t *testing.T) {
 	if vouched < sent/3 {
 		t.Errorf("reports vouched for %d packets only, of %d", vouched, sent)
 	}
-	t.Logf("%d runs, %d packets by the reports, %d lost, %d vouched for", sceneRuns, sent, lost, vouched)
+	t.Logf("%d runs, %d packets by the reports, %d lost, %d vouched for", sceneRuns(), sent, lost, vouched)
 }
 
 // TestFirstReportCoversAFastStream: at 20 Mb/s the first report already covers
@@ -494,17 +500,22 @@ func TestFirstReportCoversAFastStream(t *testing.T) {
 	c.rate = 20e6 / 8 / 1316
 	c.after(5*time.Millisecond, func() { crimes[4].commit(c, 0.0005) })
 	c.run(sceneStep)
-	if c.thieving > time.Second || c.found-c.thieving > 1200*time.Millisecond || c.proofs[0].What != string(evidenceOtherTag) {
+	if c.thieving > time.Second || c.found < time.Second || c.found-c.thieving > 1200*time.Millisecond || c.proofs[0].What != string(evidenceOtherTag) {
 		t.Errorf("began at %v, found at %v: %v", c.thieving, c.found, c.proofs)
 	}
-	if c.found < time.Second {
-		t.Errorf("found at %v, before the report", c.found)
-	}
-	quiet := newScene(t, 2)
-	quiet.rate = c.rate
-	quiet.run(4 * time.Second)
-	if n := len(quiet.ses.ledger.ring); n != 8192 || quiet.ses.ledger.sent < 3000 {
-		t.Errorf("%d places, %d packets counted", n, quiet.ses.ledger.sent)
+}
+
+// TestLedgerSize: what a stream's bookkeeping takes, by its rate in Mb/s.
+func TestLedgerSize(t *testing.T) {
+	for _, x := range []struct{ rate, places int }{{2, 1024}, {5, 2048}, {10, 4096}, {20, 8192}} {
+		c := newScene(t, 2)
+		c.rate = float64(x.rate) * 1e6 / 8 / 1316
+		c.run(4500 * time.Millisecond)
+		l := &c.ses.ledger
+		if len(l.ring) != x.places || l.sent < uint64(2.8*c.rate) {
+			t.Errorf("%d Mb/s: %d places, %d packets counted", x.rate, len(l.ring), l.sent)
+		}
+		t.Logf("%d Mb/s: %d bytes", x.rate, uintptr(len(l.ring))*unsafe.Sizeof(entry{})+unsafe.Sizeof(*l))
 	}
 }
 
