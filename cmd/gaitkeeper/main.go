@@ -30,6 +30,8 @@ type commands struct {
 	Streams streamsCommand `cmd:"" help:"List the streams, or show one."`
 	Keys    keysCommand    `cmd:"" help:"List the keys of a stream (never their bytes)."`
 	Rotate  rotateCommand  `cmd:"" help:"Change the key of a stream now."`
+	Devices devicesCommand `cmd:"" help:"List the enrolled devices."`
+	Revoke  revokeCommand  `cmd:"" help:"Trust a device no more: its media ends, and it is given no key again."`
 	Analyze analyzeCommand `cmd:"" help:"Run the detection engine on packet captures."`
 	Eval    evalCommand    `cmd:"" help:"Measure the detection engine on labelled captures."`
 	Config  configCommand  `cmd:"" help:"Print a configuration file with every setting and its default."`

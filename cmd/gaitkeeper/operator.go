@@ -24,10 +24,12 @@ type server struct {
 	CA     string `name:"ca" type:"path" placeholder:"FILE" help:"CA certificate of the server in PEM form, instead of the one in the data directory."`
 	Token  string `hidden:"" help:"Token of the API."`
 	JSON   bool   `name:"json" help:"Print JSON."`
+
+	timeout time.Duration
 }
 
 func (s server) ask(ctx context.Context, method, path string, in, out any) error {
-	c, err := app.NewClient(app.ClientConfig{Data: s.Data, Server: s.Server, Token: s.Token, CA: s.CA})
+	c, err := app.NewClient(app.ClientConfig{Data: s.Data, Server: s.Server, Token: s.Token, CA: s.CA, Timeout: s.timeout})
 	if err != nil {
 		return err
 	}

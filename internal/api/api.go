@@ -45,6 +45,7 @@ const (
 	shutdownTimeout = 2 * time.Second
 	askTimeout      = 5 * time.Second  // for an answer from a service
 	rotateTimeout   = 15 * time.Second // for a rotation that the caller waits for
+	disarmTimeout   = 8 * time.Second  // for all transports to disarm
 	maxHeader       = 16 << 10
 	maxBody         = 64 << 10
 )
@@ -86,6 +87,8 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("GET /v1/streams/{id}/keys", s.operator(s.keys))
 	mux.Handle("POST /v1/streams/{id}/rotate", s.operator(s.rotate))
 	mux.Handle("POST /v1/enroll", s.operator(s.enroll))
+	mux.Handle("GET /v1/devices", s.operator(s.devices))
+	mux.Handle("POST /v1/devices/{id}/revoke", s.operator(s.revoke))
 	mux.Handle("GET /v1/events", s.operator(s.feed))
 	if s.cfg.Viewer != nil {
 		mux.Handle("GET /streams/", s.viewer(s.cfg.Viewer))

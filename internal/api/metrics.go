@@ -34,6 +34,8 @@ var knownKinds = map[gk.EventKind]bool{
 	gk.EventEpochFirstPacket: true, gk.EventEpochRetired: true, gk.EventKeyState: true, gk.EventDeviceEnrolled: true,
 	gk.EventDeviceRevoked: true, gk.EventTokenIssued: true, gk.EventProof: true, gk.EventOutsider: true,
 	gk.EventServiceStarted: true, gk.EventServiceStopped: true,
+	gk.EventStreamDisarmed: true, gk.EventLeaseLapsed: true, gk.EventLeaseRenewed: true, gk.EventAuditBroken: true,
+	gk.EventIdentity: true, gk.EventBudgetSpent: true,
 }
 
 type seriesKey struct {

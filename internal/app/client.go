@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -37,6 +38,8 @@ type ClientConfig struct {
 	Server string // URL; empty: that of the server of the data directory
 	Token  string // empty: from the data directory
 	CA     string // PEM file; empty: from the data directory, if there
+	// Timeout is how long an answer may take; 0: half a minute.
+	Timeout time.Duration
 }
 
 // Client asks a running server over its API.
@@ -80,7 +83,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	return &Client{
 		base:  strings.TrimSuffix(cfg.Server, "/"),
 		token: cfg.Token,
-		http:  &http.Client{Transport: transport, Timeout: clientTimeout},
+		http:  &http.Client{Transport: transport, Timeout: cmp.Or(cfg.Timeout, clientTimeout)},
 	}, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
 )
 
 // Config is every setting of `gaitkeeper serve`. Its tags are the one place
@@ -28,8 +29,17 @@ type Config struct {
 
 	RotateEvery   time.Duration `group:"keys" default:"10m" placeholder:"TIME" help:"Age at which a media key is changed."`
 	RotatePackets uint64        `group:"keys" default:"8388608" placeholder:"N" help:"Number of packets after which a media key is changed."`
-	KEK           string        `group:"keys" name:"kek" placeholder:"URI" help:"Key-encryption key: file:PATH, or a URI of another provider. Empty: the file kek in the data directory, made at the first start."`
-	KEKPassphrase string        `group:"keys" name:"kek-passphrase-file" type:"path" placeholder:"FILE" help:"File whose first line is the passphrase of the key file."`
+	Lease         time.Duration `group:"keys" default:"1m" placeholder:"TIME" help:"How long keys at the transports go on serving when the key management service does not vouch for their device any more. It bounds how long a revoked device's media flows while the bus is down, and how long anybody's media survives such an outage."`
+	AllowX25519   bool          `group:"keys" name:"allow-x25519" help:"Seal keys also to devices that have only the classical suite X25519. Whoever records their messages and has a quantum computer one day reads their video then."`
+	MinVersion    uint8         `group:"keys" name:"min-protocol-version" default:"0" placeholder:"N" help:"Lowest minor version of the key rotation protocol, major 1, that devices may speak."`
+
+	UrgentRotations     int           `group:"keys" default:"6" placeholder:"N" help:"Rotations that evidence of an anomaly may cause for one stream in a row; then it is told, and an operator decides. Scheduled and ordered rotations are not counted."`
+	UrgentRefill        time.Duration `group:"keys" default:"10m" placeholder:"TIME" help:"Time after which one of these rotations of a stream is allowed again."`
+	SiteUrgentRotations int           `group:"keys" default:"60" placeholder:"N" help:"The same for all streams together."`
+	SiteUrgentRefill    time.Duration `group:"keys" default:"10s" placeholder:"TIME" help:"Time after which one of the site's is allowed again."`
+
+	KEK           string `group:"keys" name:"kek" placeholder:"URI" help:"Key-encryption key: file:PATH, or a URI of another provider. Empty: the file kek in the data directory, made at the first start."`
+	KEKPassphrase string `group:"keys" name:"kek-passphrase-file" type:"path" placeholder:"FILE" help:"File whose first line is the passphrase of the key file."`
 
 	Latency     time.Duration `group:"media" default:"120ms" placeholder:"TIME" help:"Longest wait for a missing packet before the ones behind it are delivered."`
 	MediaBuffer Size          `group:"media" default:"8MiB" placeholder:"SIZE" help:"Receive buffer to ask the kernel for, on the media socket."`
@@ -81,6 +91,9 @@ func (c Config) Check() error {
 	}{
 		{"rotate-every", c.RotateEvery, 10 * time.Millisecond, 365 * 24 * time.Hour},
 		{"latency", c.Latency, 0, 10 * time.Second},
+		{"lease", c.Lease, 5 * time.Second, 10 * time.Minute},
+		{"urgent-refill", c.UrgentRefill, time.Second, 365 * 24 * time.Hour},
+		{"site-urgent-refill", c.SiteUrgentRefill, time.Millisecond, 365 * 24 * time.Hour},
 		{"token-life", c.TokenLife, time.Second, 7 * 24 * time.Hour},
 	} {
 		if d.value < d.least || d.value > d.max {
@@ -89,6 +102,14 @@ func (c Config) Check() error {
 	}
 	if c.RotatePackets < 1 || c.RotatePackets > 1<<32 {
 		return fmt.Errorf("rotate-packets: %d is out of range: choose 1 to %d", c.RotatePackets, uint64(1)<<32)
+	}
+	if c.MinVersion > uint8(gkrp.CurrentVersion) {
+		return fmt.Errorf("min-protocol-version: %d is not spoken here: choose %d to %d", c.MinVersion, gkrp.MinVersion, gkrp.CurrentVersion)
+	}
+	for name, n := range map[string]int{"urgent-rotations": c.UrgentRotations, "site-urgent-rotations": c.SiteUrgentRotations} {
+		if n < 1 || n > 1_000_000 {
+			return fmt.Errorf("%s: %d is out of range: choose 1 to 1000000", name, n)
+		}
 	}
 	if _, err := gk.ParseTransportID(c.ID); err != nil {
 		return fmt.Errorf("id: %w", err)

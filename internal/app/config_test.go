@@ -90,6 +90,8 @@ func TestCheckNamesTheSetting(t *testing.T) {
 	for _, args := range [][]string{
 		{"--listen=8080"}, {"--mqtt-listen=x"}, {"--media-listen="}, {"--advertise=http://x"}, {"--advertise="},
 		{"--id=a/b"}, {"--rotate-every=1ms"}, {"--rotate-every=-1s"}, {"--latency=1h"}, {"--token-life=0s"}, {"--rotate-packets=0"},
+		{"--lease=1s"}, {"--lease=1h"}, {"--min-protocol-version=200"}, {"--urgent-rotations=0"}, {"--urgent-refill=0s"},
+		{"--site-urgent-rotations=-1"}, {"--site-urgent-refill=0s"},
 	} {
 		cfg, err := load(t, "", args...)
 		if err == nil {

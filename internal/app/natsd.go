@@ -62,7 +62,7 @@ func startBroker(cfg brokerConfig) (*broker, error) {
 		return nil, err
 	}
 
-	b := &broker{gate: &gate{}, log: &serverLog{log: cfg.Log}}
+	b := &broker{gate: &gate{log: cfg.Log, known: map[gk.DeviceID]*admitted{}}, log: &serverLog{log: cfg.Log}}
 	services, devices := server.NewAccount(accountServices), server.NewAccount(accountDevices)
 	opts := &server.Options{
 		ServerName: "gaitkeeper",
@@ -138,15 +138,22 @@ func (b *broker) connect(role bus.Role) (*nats.Conn, error) {
 		nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
 }
 
-// disconnect cuts the MQTT connections of a device.
-func (b *broker) disconnect(device gk.DeviceID) {
+// disconnect cuts the MQTT connections of a device, those that are just being
+// made too, and gives their number. Whether it may come back is the gate's
+// question to the key management service.
+func (b *broker) disconnect(device gk.DeviceID) (int, error) {
+	b.gate.forget(device)
 	conns, err := b.server.Connz(&server.ConnzOptions{MQTTClient: string(device), Account: accountDevices})
 	if err != nil {
-		return
+		return 0, err
 	}
+	n := 0
 	for _, c := range conns.Conns {
-		_ = b.server.DisconnectClientByID(c.Cid)
+		if b.server.DisconnectClientByID(c.Cid) == nil {
+			n++
+		}
 	}
+	return n, nil
 }
 
 // stop ends the server after what is stored has been written.

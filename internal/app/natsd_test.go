@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 )
 
@@ -27,6 +29,27 @@ import (
 type testCA struct {
 	cert *x509.Certificate
 	key  ed25519.PrivateKey
+
+	mu      sync.Mutex
+	records map[gk.DeviceID]bus.DeviceRecord // of the last certificate for each device
+}
+
+func (ca *testCA) record(_ context.Context, id gk.DeviceID) (bus.DeviceRecord, error) {
+	ca.mu.Lock()
+	defer ca.mu.Unlock()
+	r, ok := ca.records[id]
+	if !ok {
+		return r, bus.Refuse(bus.CodeNotFound, "device %s is not enrolled", id)
+	}
+	return r, nil
+}
+
+func (ca *testCA) enrol(identity string, public ed25519.PublicKey) {
+	ca.mu.Lock()
+	defer ca.mu.Unlock()
+	if id, ok := strings.CutPrefix(identity, "gaitkeeper:device/"); ok {
+		ca.records[gk.DeviceID(id)] = bus.DeviceRecord{Device: gk.DeviceID(id), Public: public}
+	}
 }
 
 func newTestCA(t *testing.T) *testCA {
@@ -48,7 +71,7 @@ func newTestCA(t *testing.T) *testCA {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &testCA{cert, key}
+	return &testCA{cert: cert, key: key, records: map[gk.DeviceID]bus.DeviceRecord{}}
 }
 
 func (ca *testCA) pool() *x509.CertPool {
@@ -77,6 +100,7 @@ func (ca *testCA) issue(t *testing.T, identity string) tls.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ca.enrol(identity, public)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
@@ -107,6 +131,8 @@ func newTestBroker(t *testing.T) *testBroker {
 	if err != nil {
 		t.Fatal(err)
 	}
+	records := recordSource(ca.record)
+	b.gate.records.Store(&records)
 	return &testBroker{b, ca, addr}
 }
 
@@ -304,6 +330,10 @@ func TestBusRolesReachOnlyTheirOwn(t *testing.T) {
 		do   func() error
 	}{
 		{"the api releases keys", func() error { return api.Publish("gk.kms.release", nil) }},
+		{"processing signs the audit trail", func() error { return processing.Publish("gk.kms.audit-head", nil) }},
+		{"processing revokes a device", func() error { return processing.Publish("gk.kms.revoke", nil) }},
+		{"the api disarms a transport", func() error { return api.Publish("gk.transport.disarm.main", nil) }},
+		{"processing cuts a connection", func() error { return processing.Publish("gk.broker.cut", nil) }},
 		{"the api certifies services", func() error { return api.Publish("gk.kms.certify", nil) }},
 		{"processing reads the kms's bucket", func() error { return processing.Publish("$JS.API.DIRECT.GET.KV_gk-kms.$KV.gk-kms.a.b", nil) }},
 		{"processing writes the kms's bucket", func() error { return processing.Publish("$KV.gk-kms.a.b", nil) }},

@@ -156,15 +156,7 @@ func (n *Node) startAudit(ctx context.Context) error {
 		defer nc.Close()
 		return trail.Run(ctx, bus.NewNATS(nc))
 	})
-	return n.hear(n.cutRevoked)
-}
-
-// cutRevoked ends the connections of a revoked device. That nothing of it is
-// delivered any more is not left to this: keys are refused and disarmed before.
-func (n *Node) cutRevoked(e gk.Event) {
-	if e.Kind == gk.EventDeviceRevoked {
-		n.broker.disconnect(e.Device)
-	}
+	return nil
 }
 
 func (n *Node) openStore(nc *nats.Conn, bucket string, history int) (store.KV, error) {
@@ -191,7 +183,11 @@ func (n *Node) startKMS(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("key store: %w", err)
 	}
-	service, err := kms.New(ctx, kms.Config{KEK: kek, Log: n.log("kms")}, kv, bus.NewNATS(nc))
+	cfg := kms.Config{KEK: kek, Lease: n.cfg.Lease, Suites: []gkrp.Suite{gkrp.SuiteMLKEM768X25519}, Log: n.log("kms")}
+	if n.cfg.AllowX25519 {
+		cfg.Suites = append(cfg.Suites, gkrp.SuiteX25519)
+	}
+	service, err := kms.New(ctx, cfg, kv, bus.NewNATS(nc))
 	if err != nil {
 		return err
 	}
@@ -199,7 +195,30 @@ func (n *Node) startKMS(ctx context.Context) error {
 		defer nc.Close()
 		return service.Run(ctx)
 	})
+	if err := n.openGate(); err != nil {
+		return err
+	}
 	return n.certifyServer(ctx)
+}
+
+// openGate has the broker's gate ask the key management service about devices,
+// and cut those that were revoked.
+func (n *Node) openGate() error {
+	nc, err := n.connect(bus.RoleBroker)
+	if err != nil {
+		return err
+	}
+	n.stages.closer("gate", func() error { nc.Close(); return nil })
+	conn := bus.NewNATS(nc)
+	ask := recordSource(func(ctx context.Context, id gk.DeviceID) (bus.DeviceRecord, error) {
+		return bus.KMSDevice.Do(ctx, conn, bus.KMSDeviceRequest{Device: id})
+	})
+	n.broker.gate.records.Store(&ask)
+	_, err = bus.BrokerCut.Serve(conn, func(_ context.Context, r bus.CutRequest) (bus.CutReply, error) {
+		cut, err := n.broker.disconnect(r.Device)
+		return bus.CutReply{Connections: cut}, err
+	})
+	return err
 }
 
 // readPassphrase reads the first line of the file, if one is named.
@@ -329,6 +348,10 @@ func (n *Node) startProcessing(ctx context.Context) error {
 	cfg.ID = n.cfg.ID
 	cfg.RotateEvery = n.cfg.RotateEvery
 	cfg.RotatePackets = n.cfg.RotatePackets
+	cfg.AllowX25519 = n.cfg.AllowX25519
+	cfg.MinVersion = gkrp.Version(n.cfg.MinVersion)
+	cfg.Urgent = gkrp.Budget{Burst: n.cfg.UrgentRotations, Every: n.cfg.UrgentRefill}
+	cfg.UrgentSite = gkrp.Budget{Burst: n.cfg.SiteUrgentRotations, Every: n.cfg.SiteUrgentRefill}
 	service := processing.New(cfg, bus.NewNATS(nc), courier, kv, signer, creds.controller, log)
 	n.stages.start("processing", func(ctx context.Context) error {
 		defer nc.Close()

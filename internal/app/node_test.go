@@ -11,7 +11,6 @@ import (
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
-	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 )
 
 // testConfig is a node on free ports in a directory of its own.
@@ -119,38 +118,6 @@ func TestNodeStartsAgainOnItsData(t *testing.T) {
 		if err != nil || st.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", name, st, err)
 		}
-	}
-}
-
-func TestRevokedDeviceIsCut(t *testing.T) {
-	cfg := testConfig(t)
-	n, _ := startNode(t, cfg, slog.New(slog.DiscardHandler))
-	d := &demo{dir: cfg.Data, node: n}
-	id, state, err := d.enrol(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer state.Close()
-	lost := make(chan error, 1)
-	courier, err := bus.DialMQTT(t.Context(), bus.MQTTConfig{
-		Address: id.Broker, ClientID: string(id.Device), Certificate: id.Certificate(), CA: id.Roots(), Lost: func(err error) { lost <- err },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer courier.Close()
-	nc, err := n.connect(bus.RoleKMS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	if err := bus.Events.Tell(bus.NewNATS(nc), gk.Event{Kind: gk.EventDeviceRevoked, Device: id.Device}); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-lost:
-	case <-time.After(20 * time.Second):
-		t.Error("a revoked device is still connected")
 	}
 }
 

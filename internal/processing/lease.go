@@ -136,6 +136,10 @@ func (s *Service) sendLease(to gk.TransportID, lease bus.Lease, sessions []bus.S
 	}
 }
 
+// acquaintance is how long after its start the service knows every transport
+// that is on the bus.
+const acquaintance = 3 * time.Second
+
 // disarmTimeout is how long a transport has to confirm that it has disarmed.
 const disarmTimeout = 3 * time.Second
 
@@ -165,6 +169,12 @@ func (s *Service) serveDisarm(ctx context.Context, r bus.DisarmDeviceRequest) (b
 	// A session that begins only now finds its device revoked at every step.
 	for _, st := range ending {
 		st.post(func() { st.step(gkrp.End{Code: gkrp.CodeRevoked}) })
+	}
+	// Transports that can be reached have announced themselves by then.
+	if young := s.protocol.Started.Add(acquaintance).Sub(s.now()); young > 0 {
+		if err := s.cfg.Host.Sleep(ctx, young); err != nil {
+			return bus.DisarmDeviceReply{}, err
+		}
 	}
 	s.mu.Lock()
 	for id, t := range s.transports {
