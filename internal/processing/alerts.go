@@ -151,7 +151,7 @@ func (k *alertBook) rotation(now time.Time, e gk.Event) {
 		return
 	}
 	a := k.get(class)
-	if a == nil || a.Response != bus.RespondRotate || a.Done == bus.DoneRotated {
+	if a == nil || a.Response != bus.RespondRotate {
 		return
 	}
 	switch e.Kind {

@@ -13,7 +13,6 @@ import (
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
-	"github.com/gaitkeeper/gaitkeeper/internal/detect"
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
 )
 
@@ -64,10 +63,10 @@ func unpackProfile(b []byte) (p profileRecord, err error) {
 	if err := cbor.Unmarshal(plain, &p); err != nil {
 		return profileRecord{}, fmt.Errorf("the stored profile does not read: %v", err)
 	}
-	if p.Profile == nil || p.Profile.Version != detect.ProfileVersion {
-		return profileRecord{Version: p.Version}, fmt.Errorf("the stored profile has another layout than this version's, %d", detect.ProfileVersion)
+	if p.Profile == nil {
+		return profileRecord{}, errors.New("the stored profile is empty")
 	}
-	return p, nil
+	return p, p.Profile.Check()
 }
 
 // errRefused means that what is stored is not what was written.

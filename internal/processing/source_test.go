@@ -1,6 +1,7 @@
 package processing
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"time"
 
@@ -21,6 +22,7 @@ type encoder struct {
 	jitter int64 // ns
 	lose   float64
 	cut    bool // nothing comes through
+	body   [2048]byte
 }
 
 // style is what tells one encoder from another.
@@ -74,11 +76,11 @@ func (e *encoder) picture() {
 			head[1] |= 0x40
 			size = 100 + e.rng.IntN(e.style.fragment-200)
 		}
-		body := make([]byte, size-len(head))
-		for k := range body {
-			body[k] = byte(e.rng.Uint32())
+		body := append(e.body[:0], head...)
+		for len(body) < size {
+			body = binary.LittleEndian.AppendUint64(body, e.rng.Uint64())
 		}
-		e.packet(at+int64(i)*200e3, append(head, body...), i == n-1)
+		e.packet(at+int64(i)*200e3, body[:size], i == n-1)
 	}
 	e.frame++
 	e.ts += uint32(90000 / e.style.fps)
