@@ -78,6 +78,9 @@ const (
 	bottleneckShare  = 0.75 // of the baseline's smallest spread
 	bottleneckSpread = 1.5  // octaves at most
 	bottleneckBusy   = 0.75 // of the time at least
+	// bottleneckQueue is the longest queue, in ms, that a link may have; a source that
+	// cannot keep up with its clock falls further behind.
+	bottleneckQueue = 5000.0
 	// delayUnusable is a range of the delay within the baseline, in ms, that says that
 	// the timestamp does not count 90 kHz.
 	delayUnusable = 1000.0
@@ -107,6 +110,9 @@ func (b *bottleneck) Score(v *View) Evidence {
 	e.Limit = min(bottleneckSpread, bottleneckShare*b.p.PaceMin) / b.p.margin()
 	e.Value = spread
 	narrow := e.Limit / max(spread, 0.01)
+	if now-b.p.DelayMin > bottleneckQueue {
+		return e
+	}
 	queued := (now - b.p.DelayMin) / max(bottleneckDelay, 1.5*(b.p.DelayMax-b.p.DelayMin))
 	e.Score = min(narrow, queued, full/bottleneckBusy, 10)
 	e.Score = max(0, e.Score)

@@ -182,7 +182,7 @@ type Learner struct {
 
 // NewLearner begins a baseline.
 func NewLearner(form feature.Form) *Learner {
-	return &Learner{form: form, words: newVocabularyLearner(), ramp: newRamp()}
+	return &Learner{form: form, words: newVocabularyLearner(form), ramp: newRamp()}
 }
 
 // Add learns from one hop.

@@ -86,7 +86,7 @@ func TestVocabularyLimits(t *testing.T) {
 		}
 		return m
 	}
-	l := newVocabularyLearner()
+	l := newVocabularyLearner(feature.H264)
 	for i := range 200 {
 		words := hop(word(feature.FamilyUnit, 1), word(feature.FamilyStep, 3600), word(feature.FamilySize, uint32(i)))
 		if i%20 == 0 {

@@ -52,6 +52,11 @@ func (l loop) Score(v *View) Evidence {
 	if l.p.RepeatMax > 0.6 {
 		payloads = 0
 	}
+	// Where payloads can be seen, sizes that come again without them are chance, or a
+	// picture in which little moves.
+	if v.S4.Hashed >= repeatLeast && payloads < payloadLimit/2 {
+		sizes = 0
+	}
 	e.Score, e.Value, e.Limit = sizes/sizeLimit, sizes, sizeLimit
 	what := "runs of frame sizes"
 	if s := payloads / payloadLimit; s > e.Score {

@@ -45,7 +45,33 @@ func (y *Vocabulary) Has(t feature.Token) bool {
 	case t.Varied(): // a burst brings together what came apart
 		return y.Families[t.Family()].Known >= variedKnown
 	}
-	return t.Family() == feature.FamilyStep && onQuantum(t.Step(), y.Quantum)
+	return t.Family() == feature.FamilyStep && (onQuantum(t.Step(), y.Quantum) || y.sumOfSteps(t.Step()))
+}
+
+// sumOfSteps reports whether a step is two known ones in one: what left apart met in
+// one packet.
+func (y *Vocabulary) sumOfSteps(step int) bool {
+	steps := y.family(feature.FamilyStep)
+	if len(steps) > 2*variedKnown {
+		return false
+	}
+	for i, a := range steps {
+		for _, b := range steps[i:] {
+			if d := step - a.Token.Step() - b.Token.Step(); a.Count >= 3 && b.Count >= 3 && d >= -2 && d <= 2 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// family are the words of a family: they lie together.
+func (y *Vocabulary) family(f feature.Family) []Word {
+	at := func(f feature.Family) int {
+		i, _ := slices.BinarySearchFunc(y.Words, f, func(w Word, f feature.Family) int { return cmp.Compare(w.Token.Family(), f) })
+		return i
+	}
+	return y.Words[at(f):at(f+1)]
 }
 
 // variedKnown is how many words of a family make many at once no news.
@@ -79,18 +105,20 @@ const (
 	noveltyFloor      = 3
 	noveltyLateLimit  = 6 // more late words than this: the family does not accuse
 	parameterFloor    = 1
+	stepFloorTS       = 6 // where sound and picture share packets, sizes decide what meets
 	parameterLeastRun = 2 // occasions of the baseline's parameter sets
 )
 
 // vocabularyLearner gathers a vocabulary.
 type vocabularyLearner struct {
+	form     feature.Form
 	words    map[feature.Token]*Word
 	perHop   []map[feature.Token]uint32
 	overfull bool
 }
 
-func newVocabularyLearner() *vocabularyLearner {
-	return &vocabularyLearner{words: map[feature.Token]*Word{}}
+func newVocabularyLearner(form feature.Form) *vocabularyLearner {
+	return &vocabularyLearner{form: form, words: map[feature.Token]*Word{}}
 }
 
 func (l *vocabularyLearner) add(w *feature.Window, hop int) {
@@ -158,25 +186,41 @@ func (l *vocabularyLearner) finish() Vocabulary {
 		if feature.Family(f) == feature.FamilyParameter && lim.Late == 0 && occasions[f] >= parameterLeastRun {
 			floor = parameterFloor
 		}
+		if feature.Family(f) == feature.FamilyStep && l.form == feature.TS {
+			floor = stepFloorTS
+		}
 		lim.Limit = floor + float64(lim.Late) + 2*lim.Worst
 	}
 	return y
 }
 
-// quantum finds the largest step of which nearly all others are multiples.
+// quantum finds the largest step of which nearly all others are multiples: a frame's
+// time, or what the times of sound and picture have in common.
 func (l *vocabularyLearner) quantum() int {
 	var total uint32
 	var steps []Word
+	var candidates []int
 	for t, w := range l.words {
-		if t.Family() == feature.FamilyStep {
-			total += w.Count
-			steps = append(steps, *w)
+		if t.Family() != feature.FamilyStep || t.Varied() {
+			continue
+		}
+		total += w.Count
+		steps = append(steps, *w)
+		if w.Count >= 3 && t.Step() != 0 {
+			candidates = append(candidates, max(t.Step(), -t.Step()))
+		}
+	}
+	for _, a := range candidates {
+		for _, b := range candidates {
+			candidates = append(candidates, commonStep(a, b))
+		}
+		if len(candidates) > 1000 {
+			break
 		}
 	}
 	best := 0
-	for _, s := range steps {
-		q := s.Token.Step()
-		if q < 300 || s.Count < 3 || q <= best { // above 300 frames a second is no picture
+	for _, q := range candidates {
+		if q < leastQuantum || q <= best {
 			continue
 		}
 		var on uint32
@@ -190,4 +234,15 @@ func (l *vocabularyLearner) quantum() int {
 		}
 	}
 	return best
+}
+
+// leastQuantum is the shortest step, in ticks, that tells anything: 1/300 s.
+const leastQuantum = 300
+
+// commonStep is the greatest common divisor of two steps, but for rounding.
+func commonStep(a, b int) int {
+	for b > 4 {
+		a, b = b, a%b
+	}
+	return a
 }

@@ -20,7 +20,7 @@ type volume struct {
 const (
 	// volumeRanges is by how many ranges of the baseline (at least an octave) the
 	// volume must be below all of it.
-	volumeRanges = 2
+	volumeRanges = 2.5
 	volumeRecent = 7 // hops
 	// volumeMedia is how near the media clock must be to its rate in the baseline,
 	// volumeLoss how many packets at most may be missing, and volumeGap how long at

@@ -282,16 +282,6 @@ func TestWhatPacketsShow(t *testing.T) {
 			p[100].Alien = true
 			return p
 		}, func(w *Window) uint64 { return w.Aliens }, 1},
-		"echo amid fresh packets": {func(p []Packet) []Packet {
-			p[100].Payload = slices.Concat(p[100].Payload[:2], p[91].Payload[2:])
-			return p
-		}, func(w *Window) uint64 { return w.Echoes }, 1},
-		"a still picture is no echo": {func(p []Packet) []Packet {
-			for i := 90; i < 93; i++ {
-				p[i+9].Payload, p[i+9].Wire = p[i].Payload, p[i].Wire
-			}
-			return p
-		}, func(w *Window) uint64 { return w.Echoes }, 0},
 		"old payloads": {func(p []Packet) []Packet {
 			for i := 600; i < 660; i++ {
 				p[i].Payload, p[i].Wire = p[i-300].Payload, p[i-300].Wire
@@ -302,6 +292,48 @@ func TestWhatPacketsShow(t *testing.T) {
 		w := measure(c.edit(stream(0, 750, nil)))
 		if got := c.get(&w); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}
+
+// A copied packet in the middle of a picture is an echo, a picture that comes again is
+// none, and a picture's time sent twice always is.
+func TestEchoes(t *testing.T) {
+	ts := func(change func(ps []Packet)) uint64 {
+		ps := stream(0, 300, func(i int, p *Packet) {
+			p.Wire = 12 + 7*tsSize
+			head := []byte{0x47, 0x01, 0x00, 0x10 | byte(i)&15}
+			body := fragment(i)[4:]
+			if i%12 == 0 {
+				head[1] |= 0x40
+				body = append([]byte{0, 0, 1, 0xe0, 0, 0, 0x80, 0x80, 5, 0x21, byte(i >> 8), byte(i), 0x10, 0xa1}, body[:24]...)
+			}
+			p.Payload = append(head, body...)
+		})
+		change(ps)
+		m := NewMeter(TS)
+		for i := range ps {
+			m.Observe(&ps[i])
+		}
+		var w Window
+		m.Roll(&w, Hop)
+		return w.Echoes
+	}
+	for name, c := range map[string]struct {
+		change func([]Packet)
+		want   uint64
+	}{
+		"none":            {func([]Packet) {}, 0},
+		"a copied packet": {func(ps []Packet) { copy(ps[100].Payload[4:], ps[91].Payload[4:]) }, 1},
+		"a picture again": {func(ps []Packet) {
+			for i := 97; i < 108; i++ {
+				copy(ps[i].Payload[4:], ps[i-12].Payload[4:])
+			}
+		}, 0},
+		"a time again": {func(ps []Packet) { ps[120].Payload = ps[108].Payload }, 1},
+	} {
+		if got := ts(c.change); got != c.want {
+			t.Errorf("%s: %d echoes, want %d", name, got, c.want)
 		}
 	}
 }

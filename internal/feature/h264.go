@@ -89,6 +89,9 @@ func (m *Meter) parameterTokens(kind uint8, b []byte, whole bool, at int64) {
 // of aggregates apart from the others: 0 or 1.
 func (m *Meter) nalTokens(mode uint32, b []byte, whole bool, at int64) {
 	t := b[0] & 0x1f
+	if t < nalSEI { // small slices are put together, larger ones not: the picture decides
+		mode = 0
+	}
 	m.tokens.add(token(FamilyUnit, mode<<16|uint32(b[0])), at)
 	if t >= nalSEI && t <= nalAUD {
 		m.tokens.add(token(FamilyUnit, unitRegular|uint32(t)), at)
@@ -147,7 +150,6 @@ func (m *Meter) observeH264(p *Packet, consecutive bool) {
 		}
 	case rtpSTAPA:
 		m.whole()
-		m.tokens.add(token(FamilyUnit, 3<<16|uint32(t)), p.At)
 		for rest := b[1:]; len(rest) >= 3; {
 			n := int(rest[0])<<8 | int(rest[1])
 			if n == 0 {
@@ -208,7 +210,6 @@ func (m *Meter) observeH265(p *Packet, consecutive bool) {
 		m.tokens.add(token(FamilyUnit, uint32(kind)<<8|uint32(b[1])), p.At)
 	case rtpAP65:
 		m.whole()
-		m.tokens.add(token(FamilyUnit, 3<<16|uint32(t)), p.At)
 		for rest := b[2:]; len(rest) >= 5; {
 			n := int(rest[0])<<8 | int(rest[1])
 			if n < 2 {
@@ -232,7 +233,7 @@ func (m *Meter) hevcTokens(mode uint32, b []byte, whole bool, at int64) {
 	if t >= hevcVPS {
 		m.tokens.add(token(FamilyUnit, unitRegular|uint32(t)), at)
 	}
-	if mode == 0 {
+	if mode == 0 || t < hevcVPS {
 		m.tokens.add(token(FamilyUnit, uint32(t)<<8|uint32(b[1])), at)
 	} else {
 		m.tokens.add(token(FamilyUnit, 1<<20|uint32(t)<<8|uint32(b[1])), at)

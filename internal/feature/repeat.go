@@ -100,7 +100,9 @@ func (s *echoState) next(c echoClass, kind uint32, consecutive bool) (echo bool)
 }
 
 // observeRepeat looks for picture bytes b, behind all transport headers, that were
-// there before under another sequence number. kind tells PIDs apart.
+// there before under another sequence number. kind tells PIDs apart. Echoes are
+// counted of TS only: where pictures begin with a packet, those of a picture that is
+// still in part come again alone as well, and a copied packet breaks their order.
 func (m *Meter) observeRepeat(b []byte, where part, kind uint32, consecutive bool, p *Packet) {
 	least := repeatLeast
 	if where == stamped {
@@ -133,7 +135,7 @@ func (m *Meter) observeRepeat(b []byte, where part, kind uint32, consecutive boo
 		}
 	case known && age < repeatShort:
 		m.echo.next(knownInside, kind, consecutive)
-	case m.echo.next(freshInside, kind, consecutive):
+	case m.echo.next(freshInside, kind, consecutive) && m.form == TS:
 		m.w.Echoes++
 	}
 }
