@@ -141,18 +141,21 @@ func TestReportsListEveryPacket(t *testing.T) {
 		name   string
 		newest gkrp.Version
 		asked  bool
+		length time.Duration
+		every  time.Duration // between reports
 		want   bool
 	}{
-		{"asked for", gkrp.Version1, true, true},
-		{"not asked for", gkrp.Version1, false, false},
-		{"asked by a service of version 0", gkrp.Version0, true, false},
+		{"asked for", gkrp.Version1, true, 10 * time.Second, time.Second, true},
+		{"more than one report has room for", gkrp.Version1, true, 2 * time.Minute, time.Minute, true},
+		{"not asked for", gkrp.Version1, false, 10 * time.Second, time.Second, false},
+		{"asked by a service of version 0", gkrp.Version0, true, 10 * time.Second, time.Second, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				data, src := clock(10 * time.Second)
+				data, src := clock(row.length)
 				w := newWorld(t)
 				r := &rig{t: t, w: w, bus: bus.NewMemory(), done: make(chan error, 1)}
-				r.svc = newService(t, w, r.bus, gkrp.Timing{Every: 700 * time.Millisecond, Policy: gkrp.Policy{ReportEveryMs: 1000, Tags: row.asked}})
+				r.svc = newService(t, w, r.bus, gkrp.Timing{Every: 700 * time.Millisecond, Policy: gkrp.Policy{ReportEveryMs: uint32(row.every.Milliseconds()), Tags: row.asked}})
 				r.svc.newest = row.newest
 				r.begin(src, nil)
 				defer r.close()
