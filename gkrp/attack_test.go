@@ -26,6 +26,7 @@ type play struct {
 	first   map[gk.SessionID]gk.Epoch
 	last    gk.Epoch
 	prekeys map[string]gk.Epoch
+	known   gk.Epoch // the highest in the backup that the store was set back to; 0: it never was
 	// The processing service's store, and the service.
 	record *Record
 	cfg    *StreamConfig
@@ -220,6 +221,9 @@ func (p *play) release(x *Session, f Release) {
 		}
 		p.prekeys[string(f.Prekey)] = e
 		r.Device, r.Confirm = f.Prekey, confirmation(x.Record.Session, e)
+		if p.known != 0 && e > p.known && e <= p.high {
+			r.Confirm = make([]byte, 32) // another key than the device's
+		}
 	}
 	p.outcome(x, r)
 }
@@ -298,6 +302,30 @@ func (p *play) settled() {
 		p.run(time.Second, -1)
 		if p.device.Epoch() <= was {
 			p.t.Errorf("%s: no rotation passes any more", p.name)
+		}
+	}
+}
+
+// TestKeyOfARestoredStore: the stores are set back by one, two or more epochs, and
+// the key service makes keys for epochs that the device uses others for. The
+// session cannot go on, and a new one begins above everything that was used.
+func TestKeyOfARestoredStore(t *testing.T) {
+	for back := 1; back <= 4; back++ {
+		p := newPlay(t, fmt.Sprintf("set back by %d", back))
+		p.run(2*time.Second, -1)
+		var records []Record
+		for range 6 {
+			records = append(records, *p.record)
+			p.input(Rotate{Reason: gk.ReasonOperator})
+			p.run(time.Second, -1)
+		}
+		used, before := p.high, p.session
+		p.record = &records[len(records)-back]
+		p.last, p.known = p.record.Epoch, p.record.Epoch
+		p.crash(roleProcessing)
+		p.settled()
+		if p.session == before || p.first[p.session] <= used {
+			t.Errorf("%s: session %s begins at epoch %d, %d was used", p.name, p.session, p.first[p.session], used)
 		}
 	}
 }

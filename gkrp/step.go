@@ -568,6 +568,11 @@ func (s *Session) acked(now time.Time, a *Ack) []Effect {
 	if r == nil || r.stage != StageGranting || a.Epoch != r.epoch {
 		return nil // a repetition of an ACK that was already taken
 	}
+	if r.adopted && !hmac.Equal(a.Confirm, r.confirm) {
+		// The device uses another key for this epoch than the key service has now:
+		// its store was set back, and no repetition will bring them together.
+		return s.end(CodeUnknownSession)
+	}
 	if !hmac.Equal(a.Confirm, r.confirm) || !r.adopted && !bytes.Equal(a.GrantHash, r.hash) || a.First < s.First {
 		return []Effect{Tell{gk.Event{Kind: gk.EventOutsider, Epoch: a.Epoch, Detail: map[string]string{"cause": "ack does not fit its grant"}}}}
 	}
