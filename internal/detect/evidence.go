@@ -12,7 +12,7 @@ const (
 
 // Evidence is what one detector says about one hop.
 type Evidence struct {
-	Kind  string // what was seen; see [Kinds]
+	Kind  string // what was seen: the name of the detector
 	Class Class
 	Score float64 // value over limit: 1 and more accuses
 	Value float64

@@ -3,9 +3,9 @@ package feature
 import "encoding/binary"
 
 const (
-	tsSize  = 188
-	tsNull  = 0x1fff
-	tsPATCA = 0x1f // PIDs up to here carry tables
+	tsSize    = 188
+	tsNull    = 0x1fff
+	lastTable = 0x1f // PIDs up to here carry tables
 )
 
 // sizeTSRemainder marks a [FamilySize] token that holds a TS remainder.
@@ -104,7 +104,7 @@ func (m *Meter) tsPacket(b []byte, at int64, follow bool) (es []byte, where part
 			m.tokens.add(token(FamilyUnit, unitAdapt|uint32(b[5]&0x1f)<<16|pid), at)
 		}
 	}
-	if off >= len(b) || pid <= tsPATCA {
+	if off >= len(b) || pid <= lastTable {
 		return nil, noPicture, pid
 	}
 	es = b[off:]
