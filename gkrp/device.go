@@ -167,7 +167,7 @@ func (d *Device) Step(now time.Time, in Input) []Effect {
 				r.Tags = nil
 			}
 			d.number++
-			r.Stream, r.Session, r.Number, r.Epoch = d.hello.Stream, d.hello.Session, d.number, d.current
+			r.Stream, r.Session, r.Number, r.Epoch, r.Term = d.hello.Stream, d.hello.Session, d.number, d.current, d.term
 			return []Effect{d.send(&r)}
 		}
 	case Finish:

@@ -199,6 +199,9 @@ type Report struct {
 	// Since is how many milliseconds ago the key of Epoch was installed, by a clock
 	// that nobody sets, read before To was; 0: not told.
 	Since uint64 `cbor:"11,keyasint,omitempty"`
+	// Term is the highest fencing term that the device heeds in this session: GRANTs
+	// of a lower one are ignored.
+	Term uint64 `cbor:"12,keyasint,omitempty"`
 }
 
 // Code is why a message was refused.

@@ -237,6 +237,10 @@ type (
 	Activate struct{ Epoch, Before gk.Epoch }
 	// Close wipes the session's keys everywhere.
 	Close struct{}
+	// Outranked: the device heeds a later term than the session's. Either another
+	// instance commands it now, or the store that counts terms was restored from a
+	// backup; then nothing helps but a new session.
+	Outranked struct{}
 	// Reported hands on a report that was taken, for whoever watches behaviour.
 	Reported struct{ Report *Report }
 	// Tell announces an event; the runner fills device, stream and session in.
@@ -255,6 +259,7 @@ func (Switch) effect()    {}
 func (Activate) effect()  {}
 func (Close) effect()     {}
 func (Reported) effect()  {}
+func (Outranked) effect() {}
 func (Tell) effect()      {}
 func (Over) effect()      {}
 
@@ -630,6 +635,9 @@ func (s *Session) reported(now time.Time, m *Report) []Effect {
 	}
 	s.reports, s.packets, s.Near = m.Number, max(s.packets, m.Packets), max(s.Near, m.To)
 	fx := []Effect{Switch{Epoch: m.Epoch, Near: s.Near}, Reported{m}}
+	if m.Term > s.Term {
+		fx = append(fx, Outranked{})
+	}
 	switch {
 	case s.rot != nil && m.Epoch == s.rot.epoch:
 		s.rot.adopted = true

@@ -430,3 +430,18 @@ func TestScheduleAfterAStepOfTheClock(t *testing.T) {
 		}
 	}
 }
+
+// A device that heeds a later term than the session's says so in its reports.
+func TestDeviceThatHeedsALaterTerm(t *testing.T) {
+	s := begun(t, t0)
+	outranked := func(n, term uint64) (yes bool) {
+		for _, fx := range s.Step(t0, Heard{Message: &Report{Session: testSession, Number: n, Epoch: 5, Term: term}}) {
+			_, is := fx.(Outranked)
+			yes = yes || is
+		}
+		return yes
+	}
+	if outranked(1, 0) || outranked(2, s.Term) || !outranked(3, s.Term+1) {
+		t.Error("terms are not compared")
+	}
+}

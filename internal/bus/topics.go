@@ -212,7 +212,7 @@ type CertifyReply struct {
 }
 
 // AssignRequest tells a transport of a stream to come. Repeating it is no error;
-// another session of the same stream replaces the one before once it has a key armed.
+// another session of the same stream replaces the one before when its first packet comes.
 type AssignRequest struct {
 	Stream  gk.StreamID  `cbor:"1,keyasint"`
 	Session gk.SessionID `cbor:"2,keyasint"`
@@ -263,6 +263,8 @@ type TransportAnnouncement struct {
 	Started time.Time `cbor:"5,keyasint"` // a new value means that its armed keys are gone
 	// Beat is how long ago Started was, by a clock that nobody sets.
 	Beat time.Duration `cbor:"6,keyasint"`
+	// Term is the highest fencing term that the transport was commanded under.
+	Term uint64 `cbor:"7,keyasint,omitempty"`
 }
 
 // FirstPacket says that a transport opened the first packet of an epoch.

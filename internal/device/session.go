@@ -467,6 +467,10 @@ func (x *session) do(ctx context.Context, f gkrp.Effect) {
 	case gkrp.WantPrekeys:
 		x.refill()
 	case gkrp.Refused:
+		if f.Code == gkrp.CodeBusy && !x.keyed {
+			// Our own media under the session before would keep that one alive for ever.
+			x.path.close()
+		}
 		x.warn("the service refuses the session for now", "code", f.Code, "text", f.Text, "again_in", f.After)
 		x.tell(gk.Event{Kind: gk.EventSessionRejected, Detail: map[string]string{"code": string(f.Code), "text": f.Text}})
 	case gkrp.Over:

@@ -302,3 +302,25 @@ func BenchmarkOpen(b *testing.B) {
 		}
 	}
 }
+
+// A session that nobody remembers must not count for ever: it ends when one that
+// was opened after it is in use.
+func TestSessionInUseEndsThoseBefore(t *testing.T) {
+	s := newSite(t, store.NewMemory())
+	c := s.enrolled("cam-1")
+	for n := range byte(3 * maxSessions) {
+		id := sid(n + 1)
+		first := s.mustOpen(c, "cam-1", id, 0)
+		s.mustRelease(c, "cam-1", id, first)
+		if n%4 != 0 {
+			continue // its opener crashed
+		}
+		if _, err := s.setState(t.Context(), bus.KMSStateRequest{Stream: "cam-1", Session: id, Epoch: first, State: bus.KeyActive}); err != nil {
+			t.Fatal(err)
+		}
+		s.settle()
+		if open := len(s.stream("cam-1").sessions); open != 1 {
+			t.Errorf("%d sessions beside the one in use", open-1)
+		}
+	}
+}

@@ -45,6 +45,9 @@ func (s *Service) setState(ctx context.Context, req bus.KMSStateRequest) (bus.Em
 	} else if err := s.move(st, ss, req.Epoch, req.State); err != nil {
 		return none, err
 	}
+	if req.Epoch != 0 && req.State == bus.KeyActive {
+		s.supersede(st, ss)
+	}
 	done, err := s.write(ctx, st)
 	if err != nil {
 		s.saveLater(st)
@@ -76,6 +79,23 @@ func (s *Service) end(st *stream, ss *session, state bus.KeyState) {
 	}
 	st.mu.Unlock()
 	s.tellAll(st, ss, told)
+}
+
+// supersede ends the sessions that were opened before one that is in use: whoever
+// knew of them may have crashed, and a stream has one session at a time.
+func (s *Service) supersede(st *stream, ss *session) {
+	st.mu.Lock()
+	var old []*session
+	for _, o := range st.sessions {
+		if !o.rec.Ended && o.rec.First < ss.rec.First {
+			old = append(old, o)
+		}
+	}
+	st.mu.Unlock()
+	slices.SortFunc(old, func(a, b *session) int { return cmp.Compare(a.rec.First, b.rec.First) })
+	for _, o := range old {
+		s.end(st, o, bus.KeyDestroyed)
+	}
 }
 
 // move brings one key to a later state.

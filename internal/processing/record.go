@@ -148,4 +148,5 @@ func (w *writer) adopt(ctx context.Context, key string, conflict error) error {
 func (st *stream) fenced() {
 	st.machine = gkrp.NewStream(st.id, st.device, &st.svc.protocol)
 	clear(st.known)
+	st.lost = true
 }

@@ -36,6 +36,10 @@ func (st *stream) execute(effects []gkrp.Of) {
 			st.switchAt(x, fx)
 		case gkrp.Activate:
 			st.activate(x, fx)
+		case gkrp.Outranked:
+			st.svc.ifLatest(func(context.Context) {
+				st.post(func() { st.outcome(x, gkrp.End{Code: gkrp.CodeUnknownSession}) })
+			})
 		case gkrp.Reported:
 			st.reported(x, fx.Report)
 		case gkrp.Tell:
@@ -63,6 +67,9 @@ func (st *stream) openKeys(x *gkrp.Session, fx gkrp.OpenKeys) {
 			st.post(func() { st.outcome(x, gkrp.End{Code: gkrp.CodeRevoked}) })
 		case bus.CodeEpochJump:
 			st.post(func() { st.outcome(x, gkrp.End{Code: gkrp.CodeEpochJump}) })
+		case bus.CodeConflict:
+			// Another instance opened the session, and is gone: it cannot be gone on with.
+			st.post(func() { st.outcome(x, gkrp.End{Code: gkrp.CodeUnknownSession}) })
 		}
 	})
 }

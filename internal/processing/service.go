@@ -95,6 +95,7 @@ type Service struct {
 	mu         sync.Mutex
 	streams    map[gk.StreamID]*stream
 	transports map[gk.TransportID]transport
+	outranked  chan struct{} // closed when a later term has to be taken
 	ssrcs      map[uint32]gk.StreamID
 	wg         sync.WaitGroup
 	ctx        context.Context
@@ -122,6 +123,7 @@ func New(cfg Config, conn bus.Conn, courier bus.Courier, records store.KV, signe
 		cfg: cfg, conn: conn, courier: courier, records: records, signer: signer, controller: controller, log: log,
 		streams:    map[gk.StreamID]*stream{},
 		transports: map[gk.TransportID]transport{},
+		outranked:  make(chan struct{}),
 		ssrcs:      map[uint32]gk.StreamID{},
 	}
 	s.protocol = gkrp.StreamConfig{
@@ -140,6 +142,17 @@ func New(cfg Config, conn bus.Conn, courier bus.Courier, records store.KV, signe
 // under the keys they have, and the next instance takes the sessions up from
 // their records.
 func (s *Service) Run(ctx context.Context) error {
+	for {
+		err := s.run(ctx)
+		if !errors.Is(err, errOutranked) {
+			return err
+		}
+		s.log.Warn("the store counts terms from a backup: starting anew under a later one")
+		s.reset()
+	}
+}
+
+func (s *Service) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
 		cancel()
@@ -154,8 +167,12 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	<-ctx.Done()
-	return nil
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.outranked:
+		return errOutranked
+	}
 }
 
 // Start is the beginning of [Service.Run]: it takes up the recorded sessions and
@@ -214,34 +231,6 @@ func (s *Service) beside(f func()) {
 		defer s.wg.Done()
 		f()
 	})
-}
-
-// raiseTerm takes the next fencing term: commands of an earlier instance that
-// arrive late are refused by whoever saw a later one.
-func (s *Service) raiseTerm(ctx context.Context) error {
-	for {
-		e, err := s.records.Get(ctx, "term")
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-			_, err = s.records.Create(ctx, "term", []byte("1"))
-			s.protocol.Term = 1
-		case err == nil:
-			var t uint64
-			if _, err := fmt.Sscan(string(e.Value), &t); err != nil {
-				return fmt.Errorf("record %q does not read: %w", "term", err)
-			}
-			s.protocol.Term = t + 1
-			_, err = s.records.Update(ctx, "term", fmt.Append(nil, s.protocol.Term), e.Revision)
-		default:
-			return err
-		}
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrExists) {
-			return err
-		}
-	}
 }
 
 // recover takes up every session that its record says is running.
@@ -323,6 +312,9 @@ func (s *Service) transportHere(a bus.TransportAnnouncement) {
 	old, known := s.transports[a.Transport]
 	s.transports[a.Transport] = transport{a, s.now()}
 	s.mu.Unlock()
+	if a.Term > s.protocol.Term {
+		s.ifLatest(func(ctx context.Context) { s.raise(ctx, a.Term) })
+	}
 	if known && old.Started.Equal(a.Started) {
 		return
 	}

@@ -358,3 +358,55 @@ func TestStoreRestoredFromABackup(t *testing.T) {
 		}
 	})
 }
+
+// A store that was restored from a backup counts terms from before: transports
+// refuse the service, which takes a later term by itself.
+func TestTermAfterABackupIsRaised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, testConfig())
+		_ = bus.TransportHere.Tell(w.memory.Conn(), bus.TransportAnnouncement{TransportReceiver: bus.TransportReceiver{Transport: "t2"}, Term: 50})
+		time.Sleep(time.Second)
+		e, err := w.records.Get(context.Background(), termKey)
+		if err != nil || string(e.Value) != "51" {
+			t.Errorf("term %q: %v", e.Value, err)
+		}
+		d := w.enroll("cam-1")
+		d.run()
+		time.Sleep(3 * time.Second)
+		var epoch gk.Epoch
+		d.look(func() { epoch = d.epoch })
+		if epoch == 0 {
+			t.Error("no session under the new term")
+		}
+		d.kill()
+		w.close()
+	})
+}
+
+// An instance that was replaced does not answer for a stream any more: its word
+// that a session is unknown would end one that runs.
+func TestReplacedInstanceIsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, testConfig())
+		d := w.enroll("cam-1")
+		d.run()
+		time.Sleep(2 * time.Second)
+		first, firstDone := w.cancel, w.done
+		w.cfg.ID = "processing-2"
+		w.start()
+		time.Sleep(time.Second)
+		for range 6 {
+			_, _ = bus.ProcessingRotate.Do(context.Background(), w.memory.Conn(), bus.RotateRequest{Stream: "cam-1"})
+			time.Sleep(2 * time.Second)
+		}
+		d.look(func() {
+			if len(d.overs) > 0 {
+				t.Errorf("the session ended: %v", d.overs)
+			}
+		})
+		d.kill()
+		first()
+		<-firstDone
+		w.close()
+	})
+}

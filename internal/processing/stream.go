@@ -23,6 +23,7 @@ type stream struct {
 	writer  *writer
 
 	known     map[*gkrp.Session]*run // what is known of each session that is being run
+	lost      bool                   // another instance owns the stream
 	lastEpoch gk.Epoch               // highest ever seen, for people to look at
 	waiting   []waiter               // who asked for a rotation and wants to know when it is done
 
@@ -100,6 +101,9 @@ func (st *stream) outcome(x *gkrp.Session, in gkrp.Input) {
 func (st *stream) heard(dev bus.DeviceRecord, h gkrp.Heard) {
 	if dev.Device != st.device {
 		return // the stream's record names another device; enrolment keeps them apart
+	}
+	if st.lost {
+		return // it is another instance's to answer
 	}
 	st.step(gkrp.From{Heard: h, Revoked: dev.Revoked})
 }

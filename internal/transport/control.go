@@ -44,7 +44,7 @@ func (s *Service) obey(id gk.StreamID, term uint64) (*stream, error) {
 	if term < st.term {
 		return nil, bus.Refuse(bus.CodeConflict, "stream %s is commanded under term %d: term %d is over", id, st.term, term)
 	}
-	st.term = term
+	st.term, s.term = term, max(s.term, term)
 	return st, nil
 }
 
@@ -62,7 +62,7 @@ func (s *Service) obeySession(id gk.StreamID, session gk.SessionID, term uint64)
 }
 
 // assign makes room for a session. It takes over from the one before when its
-// first key is armed.
+// first packet comes.
 func (s *Service) assign(_ context.Context, req bus.AssignRequest) (bus.Empty, error) {
 	if req.Session.IsZero() {
 		return bus.Empty{}, bus.Refuse(bus.CodeBadRequest, "stream %s: session id is missing", req.Stream)
@@ -144,7 +144,6 @@ func (s *Service) arm(_ context.Context, req bus.ArmRequest) (bus.Empty, error) 
 	} else {
 		ses.keys.find(req.Epoch).armed = now
 	}
-	s.takeOver(ses)
 	e := ses.event(gk.EventEpochArmed, req.Epoch, now)
 	e.Reason = req.Reason
 	s.notice(func() { s.tell(e) })
@@ -188,7 +187,9 @@ func (s *Service) openEnvelope(req bus.ArmRequest, ssrc uint32) (*media.Opener, 
 	return media.NewOpener(key, ssrc, req.Epoch)
 }
 
-// takeOver makes a session that has a key its stream's current one. The caller
+// takeOver makes a session its stream's current one: when its first packet
+// authenticated, or the device confirmed its first key. Until then the one before
+// stays, whoever asks for what and however late the asking comes. The caller
 // holds mu.
 func (s *Service) takeOver(ses *session) {
 	st := ses.stream
@@ -218,6 +219,7 @@ func (s *Service) begin(_ context.Context, req bus.SwitchRequest) (bus.Empty, er
 		return bus.Empty{}, bus.Refuse(bus.CodeNotFound, "stream %s: epoch %d is not armed here", req.Stream, req.Epoch)
 	}
 	if req.First != 0 && req.First <= gk.MaxIndex {
+		s.takeOver(ses)
 		ses.keys.tell(now, req.Epoch, req.First)
 		// Only where no earlier epoch has packets under way does the session begin here.
 		if len(ses.keys.retiring) == 0 {

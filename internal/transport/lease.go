@@ -27,6 +27,9 @@ var (
 // announcement is what the service says of itself now.
 func (s *Service) announcement() bus.TransportAnnouncement {
 	a := s.here
+	s.mu.Lock()
+	a.Term = s.term
+	s.mu.Unlock()
 	a.Beat = s.cfg.Host.Now().Sub(a.Started)
 	return a
 }

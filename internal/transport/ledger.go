@@ -51,7 +51,6 @@ type entry struct {
 const (
 	entryAccepted uint16 = 1 << 15
 	entryListed   uint16 = 1 << 14
-	entryForeign  uint16 = 1 << 13
 	entrySize     uint16 = 1<<13 - 1
 )
 
@@ -191,14 +190,16 @@ func (l *ledger) list(r *bus.DeviceReport, accuse accuser) {
 		switch {
 		case e.is(i) && e.marks&entryListed != 0: // this report came before
 		case e.is(i):
-			e.marks |= entryListed
 			if what := match(want, e.tag); what != evidenceNone {
-				e.marks |= entryForeign
 				l.foreign++
 				accuse(l.epochOf(e), i, what)
-			} else {
-				l.vouched++
+				// The device's own packet for the index may still come, under this epoch
+				// or a later one, and must find its own tag here.
+				*e = entry{index: uint32(i), tag: want, marks: entryListed}
+				continue
 			}
+			e.marks |= entryListed
+			l.vouched++
 		case !e.newer(i):
 			*e = entry{index: uint32(i), tag: want, marks: entryListed}
 		}
@@ -250,11 +251,11 @@ func (l *ledger) settle(accuse accuser) {
 // whether the ring still knows the whole of it. Loss makes less of everything,
 // so only more than was sent is evidence, or as many packets of another size.
 // Where the tags were listed, they have told already, and better.
-func (l *ledger) audit(s span, accuse accuser) (own uint64, whole bool) {
+func (l *ledger) audit(s span, accuse accuser) (n uint64, whole bool) {
 	if s.to-s.from > gk.Index(len(l.ring)) {
 		return 0, false
 	}
-	var n, bytes uint64
+	var bytes uint64
 	var last *entry
 	whole = s.from >= l.whole
 	for i := s.from; i < s.to; i++ {
@@ -268,13 +269,10 @@ func (l *ledger) audit(s span, accuse accuser) (own uint64, whole bool) {
 		}
 		n++
 		bytes += uint64(e.marks & entrySize)
-		if e.marks&entryForeign == 0 {
-			own++
-		}
 		last = e
 	}
 	if last == nil || s.tagged {
-		return own, whole
+		return n, whole
 	}
 	what := evidenceNone
 	switch {
@@ -288,7 +286,7 @@ func (l *ledger) audit(s span, accuse accuser) (own uint64, whole bool) {
 	if what != evidenceNone {
 		accuse(l.epochOf(last), s.to-1, what)
 	}
-	return own, whole
+	return n, whole
 }
 
 // past is how far the newest epoch had come at moments of the last seconds.

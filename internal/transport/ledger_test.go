@@ -299,3 +299,16 @@ func (f *ledgerFeed) report(from gk.Index) *bus.DeviceReport {
 	}
 	return r
 }
+
+// TestTheDevicesPacketAfterAThiefs: at an index where a thief's packet was taken,
+// the device's own is accepted when it comes, under whichever epoch.
+func TestTheDevicesPacketAfterAThiefs(t *testing.T) {
+	var c clerk
+	c.got(1, 100, 110)
+	c.accepted(1, 112, 9, 1000)
+	c.compare(report(1, 100, 100, 120, true), c.accuse)
+	c.want(t, "after the report", accusation{1, 112, evidenceOtherTag})
+	if what := c.accepted(2, 112, 112, 1000); what != evidenceNone {
+		t.Errorf("the device's packet is %q", what)
+	}
+}

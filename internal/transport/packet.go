@@ -162,14 +162,28 @@ func (s *Service) accept(ses *session, slot *slot, o media.Opened, now time.Time
 	if ses.gauge != nil {
 		s.measure(ses, o.Header, payload)
 	}
+	newcomer := ses.stream.current != ses
+	if newcomer {
+		// What the session before still holds goes out first, and the room with it.
+		payload = s.keep(payload)
+		s.takeOver(ses)
+	}
 	u := unit{
 		index: o.Index, epoch: slot.epoch, timestamp: o.Header.Timestamp, marker: o.Header.Marker,
 		kind: o.Header.PayloadType, payload: payload,
 	}
 	switch ses.order.offer(now, u, s.keep) {
 	case placeNow:
-		s.deliver(ses, u)
+		if newcomer {
+			s.deliverHeld(ses, u)
+		} else {
+			s.deliver(ses, u)
+		}
 		ses.order.pop(func(u unit) { s.deliverHeld(ses, u) })
+	case placeHold:
+		if newcomer {
+			s.free(payload)
+		}
 	case placeLate:
 		ses.counts[causeLate]++
 	}

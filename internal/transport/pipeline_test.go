@@ -349,3 +349,27 @@ func TestAdvertised(t *testing.T) {
 		_ = s.sock.Close()
 	}
 }
+
+// TestNewcomerTakesOverWithItsFirstPacket: a session that is assigned and armed
+// leaves the one before alone, and what is still asked for that one leaves the
+// newcomer alone.
+func TestNewcomerTakesOverWithItsFirstPacket(t *testing.T) {
+	w := newWorld(t, testConfig())
+	w.assign(mp2t)
+	w.arm(1)
+	w.source(1, 10, 20)
+	w.until("the first session", func() bool { return w.status().Delivered == 10 })
+	old, ssrc := w.session, w.ssrc
+	w.newSession()
+	w.ssrc++
+	w.assign(mp2t)
+	w.arm(2)
+	newcomer := w.session
+	w.session, w.ssrc = old, ssrc
+	w.arm(3) // late, for the session before
+	w.source(1, 20, 30)
+	w.until("more of the first session", func() bool { return w.status().Delivered == 20 })
+	w.session, w.ssrc = newcomer, ssrc+1
+	w.source(2, 500, 510)
+	w.until("the newcomer", func() bool { return w.status().Session == newcomer && w.status().Delivered == 10 })
+}

@@ -102,6 +102,7 @@ type Service struct {
 
 	mu        sync.Mutex
 	streams   map[gk.StreamID]*stream
+	term      uint64              // highest that any stream was commanded under
 	routes    map[uint32]*session // by SSRC
 	outsiders counts              // packets that no session can be blamed for
 	unsent    uint64              // notices that found no room
@@ -288,8 +289,8 @@ func (s *Service) Status(now time.Time) []bus.StreamStatus {
 	defer s.mu.Unlock()
 	var all []bus.StreamStatus
 	for _, st := range s.streams {
-		if st.current != nil {
-			all = append(all, st.current.status(s.cfg.ID, now))
+		if ses := st.serving(); ses != nil {
+			all = append(all, ses.status(s.cfg.ID, now))
 		}
 	}
 	return all

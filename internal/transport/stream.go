@@ -30,6 +30,15 @@ func (st *stream) session(id gk.SessionID) *session {
 	return nil
 }
 
+// serving is the session that the stream is: the one whose packets came last, or
+// the one that is waited for. Nil if there is none.
+func (st *stream) serving() *session {
+	if st.current != nil {
+		return st.current
+	}
+	return st.candidate
+}
+
 // session is one run of one stream. Guarded by Service.mu.
 type session struct {
 	stream  *stream

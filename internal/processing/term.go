@@ -1,0 +1,91 @@
+package processing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/internal/store"
+)
+
+// termKey is the record of the fencing term that was taken last.
+const termKey = "term"
+
+// errOutranked ends a run whose commands are refused because the store that
+// counts terms was restored from a backup.
+var errOutranked = errors.New("a later term was seen than the store knows of")
+
+// raiseTerm takes the next fencing term: commands of an earlier instance that
+// arrive late are refused by whoever saw a later one.
+func (s *Service) raiseTerm(ctx context.Context) error {
+	for {
+		e, err := s.records.Get(ctx, termKey)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			_, err = s.records.Create(ctx, termKey, []byte("1"))
+			s.protocol.Term = 1
+		case err == nil:
+			var t uint64
+			if _, err := fmt.Sscan(string(e.Value), &t); err != nil {
+				return fmt.Errorf("record %q does not read: %w", termKey, err)
+			}
+			s.protocol.Term = t + 1
+			_, err = s.records.Update(ctx, termKey, fmt.Append(nil, s.protocol.Term), e.Revision)
+		default:
+			return err
+		}
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrExists) {
+			return err
+		}
+	}
+}
+
+// ifLatest runs f beside the caller, if by the store's word no instance has
+// started since this one. Whoever was replaced must not act on being told so.
+func (s *Service) ifLatest(f func(ctx context.Context)) {
+	s.beside(func() {
+		ctx, cancel := s.cfg.Host.WithTimeout(s.ctx, callTimeout)
+		defer cancel()
+		e, err := s.records.Get(ctx, termKey)
+		if err == nil && string(e.Value) == fmt.Sprint(s.protocol.Term) {
+			f(ctx)
+		}
+	})
+}
+
+// raise writes a term down that a transport has seen, above our own, and has the
+// service start anew: it then takes the one after.
+func (s *Service) raise(ctx context.Context, seen uint64) {
+	const sane = 1 << 62
+	e, err := s.records.Get(ctx, termKey)
+	if err != nil || string(e.Value) != fmt.Sprint(s.protocol.Term) || seen > sane {
+		return
+	}
+	if _, err := s.records.Update(ctx, termKey, fmt.Append(nil, seen), e.Revision); err != nil {
+		return // it is announced again
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.outranked:
+	default:
+		close(s.outranked)
+	}
+}
+
+// Outranked is closed when the service has to be started anew, which
+// [Service.Run] does by itself.
+func (s *Service) Outranked() <-chan struct{} { return s.outranked }
+
+// reset forgets what a run knew, as a new process would.
+func (s *Service) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.streams = map[gk.StreamID]*stream{}
+	s.ssrcs = map[uint32]gk.StreamID{}
+	s.outranked = make(chan struct{})
+}
