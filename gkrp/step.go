@@ -175,8 +175,9 @@ type (
 	// PrekeyRefused: the key management service does not accept the prekey that
 	// the next key was to be sealed to.
 	PrekeyRefused struct{}
-	// KeyUnknown: the key management service has no key for an epoch that is in
-	// use, as after its store was restored from a backup.
+	// KeyUnknown: the key management service gives no key for an epoch that is in
+	// use or on its way, as after its store was restored from a backup, or when the
+	// epoch was sealed to too many prekeys already.
 	KeyUnknown struct{ Epoch gk.Epoch }
 	// KeyRetired: the key of an epoch is not given any more, because a later one
 	// is in use.
@@ -370,7 +371,7 @@ func (s *Session) Step(now time.Time, in Input) []Effect {
 			s.rot.prekey = nil
 		}
 	case KeyUnknown:
-		if in.Epoch == s.Record.Epoch || s.rot != nil && s.rot.stage == StageReleasing && in.Epoch == s.rot.epoch && (s.rot.adopted || in.Epoch == 0) {
+		if in.Epoch == s.Record.Epoch || s.rot != nil && s.rot.stage == StageReleasing && in.Epoch == s.rot.epoch {
 			return s.end(CodeUnknownSession)
 		}
 	case KeyRetired:

@@ -315,6 +315,18 @@ func TestKeyThatTheStoreForgot(t *testing.T) {
 	want(t, "the epoch that the device reports", s.Step(t0, KeyUnknown{50}), "send(stop) write(5,recovery) close over(unknown-session)")
 }
 
+func TestEpochThatIsGivenNoMore(t *testing.T) {
+	s := begun(t, t0)
+	s.Step(t0, Rotate{Reason: gk.ReasonOperator})
+	s.Step(t0, Recorded{5, gk.ReasonOperator})
+	s.Step(t0, released(6))
+	s.Step(t0, Armed{"t1", 6})
+	s.Step(t0, Armed{"t2", 6})
+	s.Step(t0, Heard{Message: &Reject{Session: testSession, Regarding: s.rot.hash, Code: CodeCannotOpen}})
+	want(t, "asked again", s.Step(s.Deadline(), Tick{}), "release(6)")
+	want(t, "refused", s.Step(t0, KeyUnknown{6}), "send(stop) write(5,operator) close over(unknown-session)")
+}
+
 func TestBudget(t *testing.T) {
 	b := Budget{Burst: 2, Every: time.Minute}
 	for i, row := range []struct {
