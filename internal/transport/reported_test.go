@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"encoding/binary"
+	"flag"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -408,12 +409,14 @@ var crimes = []struct {
 
 const sceneStep = 10 * time.Second
 
+var reportRuns = flag.Uint64("report-runs", 200, "seeds for each test of reports")
+
 // sceneRuns is how many seeds each test goes through.
 func sceneRuns() uint64 {
 	if testing.Short() {
 		return 20
 	}
-	return 200
+	return *reportRuns
 }
 
 // TestReportsFindTheThief: whatever somebody with the stolen key does to 1 % of the
@@ -439,44 +442,50 @@ func TestReportsFindTheThief(t *testing.T) {
 	}
 }
 
-// TestReportsAccuseNobody: loss, disorder and doubling of packets and of reports,
-// reports before their packets, silences, outages, indices left out, reports without
-// tags, new keys, clocks that differ, a service that joins late; and not one
-// accusation.
+// honest is a stream of which nobody has stolen anything, in bad circumstances:
+// loss, disorder and doubling of packets and of reports, reports before their
+// packets, silences, outages, indices left out, reports without tags, new keys,
+// clocks that differ, a service that joins late.
+func honest(t testing.TB, seed uint64) *scene {
+	c := newScene(t, seed)
+	c.skips, c.tagless, c.drift = 0.002, 0.1, 500e-6*(2*c.rng.Float64()-1)
+	c.control = weather{loss: 0.2, twice: 0.1, late: 0.2, delay: 20 * time.Millisecond, jitter: 40 * time.Millisecond, later: 3 * time.Second}
+	if seed%4 == 0 {
+		c.media.delay, c.media.jitter = 600*time.Millisecond, 100*time.Millisecond // reports overtake packets
+		c.svc.cfg.RoundTrip = time.Second
+		c.ses.keys.times.grace = 2 * time.Second
+	}
+	var disturb func()
+	disturb = func() {
+		switch c.rng.IntN(3) {
+		case 0:
+			c.rotate()
+		case 1:
+			c.quiet = c.now + time.Duration(c.rng.IntN(2500))*time.Millisecond
+		case 2: // the path is gone for a while
+			was := c.media.loss
+			c.media.loss = 1
+			c.after(time.Duration(c.rng.IntN(1500))*time.Millisecond, func() { c.media.loss = was })
+		}
+		c.after(3*time.Second, disturb)
+	}
+	c.after(2*time.Second, disturb)
+	if seed%5 == 0 { // the service joins when the stream is under way
+		c.away, c.ses.ledger.joined = true, true
+		c.ses.keys.find(1).armed = time.Time{}
+		c.after(time.Duration(2000+c.rng.IntN(3000))*time.Millisecond, func() {
+			c.away = false
+			c.ses.keys.each(func(s *slot) { s.open.Hint(c.report.From) })
+		})
+	}
+	return c
+}
+
+// TestReportsAccuseNobody of a stream that is [honest].
 func TestReportsAccuseNobody(t *testing.T) {
 	var sent, lost, vouched uint64
 	for seed := range sceneRuns() {
-		c := newScene(t, seed)
-		c.skips, c.tagless, c.drift = 0.002, 0.1, 500e-6*(2*c.rng.Float64()-1)
-		c.control = weather{loss: 0.2, twice: 0.1, late: 0.2, delay: 20 * time.Millisecond, jitter: 40 * time.Millisecond, later: 3 * time.Second}
-		if seed%4 == 0 {
-			c.media.delay, c.media.jitter = 600*time.Millisecond, 100*time.Millisecond // reports overtake packets
-			c.svc.cfg.RoundTrip = time.Second
-			c.ses.keys.times.grace = 2 * time.Second
-		}
-		var disturb func()
-		disturb = func() {
-			switch c.rng.IntN(3) {
-			case 0:
-				c.rotate()
-			case 1:
-				c.quiet = c.now + time.Duration(c.rng.IntN(2500))*time.Millisecond
-			case 2: // the path is gone for a while
-				was := c.media.loss
-				c.media.loss = 1
-				c.after(time.Duration(c.rng.IntN(1500))*time.Millisecond, func() { c.media.loss = was })
-			}
-			c.after(3*time.Second, disturb)
-		}
-		c.after(2*time.Second, disturb)
-		if seed%5 == 0 { // the service joins when the stream is under way
-			c.away, c.ses.ledger.joined = true, true
-			c.ses.keys.find(1).armed = time.Time{}
-			c.after(time.Duration(2000+c.rng.IntN(3000))*time.Millisecond, func() {
-				c.away = false
-				c.ses.keys.each(func(s *slot) { s.open.Hint(c.report.From) })
-			})
-		}
+		c := honest(t, seed)
 		c.run(sceneStep)
 		if c.found != 0 {
 			t.Fatalf("seed %d: accused at %v: %v", seed, c.found, c.proofs)
