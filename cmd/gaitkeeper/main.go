@@ -23,19 +23,23 @@ var version = ""
 type commands struct {
 	ConfigFile string `name:"config" type:"path" placeholder:"FILE" help:"Configuration file; without it, gaitkeeper.yml in the data directory is read if it is there."`
 
-	Serve   serveCommand   `cmd:"" help:"Run the services: key management, transport, processing, bus and API."`
-	Enroll  enrollCommand  `cmd:"" help:"Print a one-time token with which a device joins."`
-	Device  deviceCommand  `cmd:"" help:"Send an encoder's output as a joined device."`
-	Demo    demoCommand    `cmd:"" help:"Everything on this machine at once, with live video and changing keys."`
-	Streams streamsCommand `cmd:"" help:"List the streams, or show one."`
-	Keys    keysCommand    `cmd:"" help:"List the keys of a stream (never their bytes)."`
-	Rotate  rotateCommand  `cmd:"" help:"Change the key of a stream now."`
-	Devices devicesCommand `cmd:"" help:"List the enrolled devices."`
-	Revoke  revokeCommand  `cmd:"" help:"Trust a device no more: its media ends, and it is given no key again."`
-	Analyze analyzeCommand `cmd:"" help:"Run the detection engine on packet captures."`
-	Eval    evalCommand    `cmd:"" help:"Measure the detection engine on labelled captures."`
-	Config  configCommand  `cmd:"" help:"Print a configuration file with every setting and its default."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Serve   serveCommand         `cmd:"" help:"Run the services: key management, transport, processing, bus and API."`
+	Enroll  enrollCommand        `cmd:"" help:"Print a one-time token with which a device joins."`
+	Device  deviceCommand        `cmd:"" help:"Send an encoder's output as a joined device."`
+	Demo    demoCommand          `cmd:"" help:"Everything on this machine at once, with live video and changing keys."`
+	Streams streamsCommand       `cmd:"" help:"List the streams, or show one."`
+	Keys    keysCommand          `cmd:"" help:"List the keys of a stream (never their bytes)."`
+	Rotate  rotateCommand        `cmd:"" help:"Change the key of a stream now."`
+	Devices devicesCommand       `cmd:"" help:"List the enrolled devices."`
+	Revoke  revokeCommand        `cmd:"" help:"Trust a device no more: its media ends, and it is given no key again."`
+	Alerts  alertsCommand        `cmd:"" help:"List what was noticed, or show one alert with its evidence."`
+	Explain explainCommand       `cmd:"" help:"Show how a stream is judged: responses, profile, scores with their cut-offs."`
+	Profile profileCommand       `cmd:"" help:"Show what was learned of a stream; approve it, or have it learned anew."`
+	Planned plannedChangeCommand `cmd:"" name:"planned-change" help:"Announce that a source will change, so that nobody is alarmed."`
+	Analyze analyzeCommand       `cmd:"" help:"Run the detection engine on packet captures."`
+	Eval    evalCommand          `cmd:"" help:"Measure the detection engine on labelled captures."`
+	Config  configCommand        `cmd:"" help:"Print a configuration file with every setting and its default."`
+	Version versionCommand       `cmd:"" help:"Print the version."`
 }
 
 // console is what commands read and write.
@@ -101,6 +105,7 @@ func newParser(con console, exit func(int)) (*kong.Kong, error) {
 			{Key: "place", Title: "What and where:"},
 			{Key: "network", Title: "Network:"},
 			{Key: "keys", Title: "Keys:"},
+			{Key: "behaviour", Title: "Behaviour:"},
 			{Key: "media", Title: "Media:"},
 			{Key: "devices", Title: "Devices:"},
 			{Key: "logging", Title: "Logging:"},

@@ -71,7 +71,11 @@ func New(cfg Config, conn bus.Conn) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, events.Close())
 	}
-	s.subs = []bus.Subscription{events, status}
+	scores, err := bus.ProcessingScores.Hear(conn, s.metrics.scores.hear)
+	if err != nil {
+		return nil, errors.Join(err, events.Close(), status.Close())
+	}
+	s.subs = []bus.Subscription{events, status, scores}
 	return s, nil
 }
 
@@ -86,6 +90,12 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("GET /v1/streams/{id}", s.operator(s.stream))
 	mux.Handle("GET /v1/streams/{id}/keys", s.operator(s.keys))
 	mux.Handle("POST /v1/streams/{id}/rotate", s.operator(s.rotate))
+	mux.Handle("GET /v1/streams/{id}/explain", s.operator(s.explain))
+	mux.Handle("GET /v1/streams/{id}/profile", s.operator(s.profile))
+	mux.Handle("POST /v1/streams/{id}/profile", s.operator(s.changeProfile))
+	mux.Handle("POST /v1/streams/{id}/planned-change", s.operator(s.plannedChange))
+	mux.Handle("GET /v1/alerts", s.operator(s.alerts))
+	mux.Handle("GET /v1/alerts/{id}", s.operator(s.alert))
 	mux.Handle("POST /v1/enroll", s.operator(s.enroll))
 	mux.Handle("GET /v1/devices", s.operator(s.devices))
 	mux.Handle("POST /v1/devices/{id}/revoke", s.operator(s.revoke))

@@ -34,6 +34,8 @@ var knownKinds = map[gk.EventKind]bool{
 	gk.EventEpochFirstPacket: true, gk.EventEpochRetired: true, gk.EventKeyState: true, gk.EventDeviceEnrolled: true,
 	gk.EventDeviceRevoked: true, gk.EventTokenIssued: true, gk.EventProof: true, gk.EventOutsider: true,
 	gk.EventServiceStarted: true, gk.EventServiceStopped: true,
+	gk.EventAlertOpened: true, gk.EventAlertChanged: true, gk.EventAlertClosed: true, gk.EventProfileStage: true,
+	gk.EventProfileRefused: true, gk.EventPlannedChange: true,
 	gk.EventStreamDisarmed: true, gk.EventLeaseLapsed: true, gk.EventLeaseRenewed: true, gk.EventAuditBroken: true,
 	gk.EventIdentity: true, gk.EventBudgetSpent: true,
 }
@@ -50,6 +52,7 @@ type metrics struct {
 	events    *prometheus.CounterVec
 	rotations *prometheus.CounterVec
 	latency   prometheus.Histogram
+	scores    *scores
 
 	mu     sync.Mutex
 	last   map[seriesKey]bus.StreamStatus
@@ -85,13 +88,14 @@ func newMetrics(version string) *metrics {
 		}),
 		last:   map[seriesKey]bus.StreamStatus{},
 		causes: map[string]bool{},
+		scores: newScores(),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "gaitkeeper_build_info", Help: "Always 1; the labels name the build.",
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
 	})
 	build.Set(1)
-	m.registry.MustRegister(build, m.events, m.rotations, m.latency, m,
+	m.registry.MustRegister(build, m.events, m.rotations, m.latency, m, m.scores, m.scores.alerts,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -106,6 +110,7 @@ func (m *metrics) event(e gk.Event) {
 		kind = otherLabel
 	}
 	m.events.WithLabelValues(kind).Inc()
+	m.scores.event(e)
 	switch e.Kind {
 	case gk.EventRotationDone:
 		reason := string(e.Reason)

@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+)
+
+type alertsCommand struct {
+	List alertsListCommand `cmd:"" default:"withargs" help:"List alerts, the newest first."`
+	Show alertsShowCommand `cmd:"" help:"Show one alert with its evidence."`
+}
+
+type alertsListCommand struct {
+	server
+	Stream string `placeholder:"NAME" help:"Alerts of this stream alone."`
+	Limit  int    `default:"30" placeholder:"N" help:"At most so many."`
+}
+
+func (c *alertsListCommand) Run(ctx context.Context, con console) error {
+	q := url.Values{"limit": {fmt.Sprint(c.Limit)}}
+	if c.Stream != "" {
+		q.Set("stream", c.Stream)
+	}
+	var list bus.AlertsReply
+	if err := c.ask(ctx, "GET", "/v1/alerts?"+q.Encode(), nil, &list); err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(con.out, list.Alerts)
+	}
+	if len(list.Alerts) == 0 {
+		fmt.Fprintln(con.err, "no alerts")
+		return nil
+	}
+	rows := [][]string{{"ALERT", "OPENED", "CLASS", "KIND", "SCORE", "DONE", "OUTCOME", "EVIDENCE"}}
+	for _, a := range list.Alerts {
+		evidence := ""
+		if len(a.Evidence) > 0 {
+			evidence = shorten(a.Evidence[0], 70)
+		}
+		rows = append(rows, []string{a.ID, stamp(a.Opened), string(a.Class), a.Kind, fmt.Sprintf("%.1f", a.Score), string(a.Done), outcome(a), evidence})
+	}
+	return table(con.out, rows)
+}
+
+// outcome is an alert's outcome for people: one that has none yet is open.
+func outcome(a bus.Alert) string {
+	switch {
+	case a.Closed.IsZero() && a.Outcome != bus.OutcomeOpen:
+		return "open, " + string(a.Outcome)
+	case a.Closed.IsZero():
+		return "open"
+	}
+	return string(a.Outcome)
+}
+
+func shorten(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
+
+type alertsShowCommand struct {
+	server
+	ID string `arg:"" name:"id" help:"Name of the alert: STREAM.NUMBER."`
+}
+
+func (c *alertsShowCommand) Run(ctx context.Context, con console) error {
+	var a bus.Alert
+	if err := c.ask(ctx, "GET", "/v1/alerts/"+url.PathEscape(c.ID), nil, &a); err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(con.out, a)
+	}
+	printAlert(con.out, a)
+	return nil
+}
+
+func printAlert(w io.Writer, a bus.Alert) {
+	fmt.Fprintf(w, "%s  %s, %s: %s, score %.2f (limit 1), seen %d times\n", a.ID, a.Severity, a.Class, a.Kind, a.Score, a.Count)
+	closed := "open"
+	if !a.Closed.IsZero() {
+		closed = fmt.Sprintf("closed %s after %s", stamp(a.Closed), a.Closed.Sub(a.Opened).Round(time.Millisecond))
+	}
+	fmt.Fprintf(w, "  opened %s under epoch %d, profile %s; %s\n", stamp(a.Opened), a.Epoch, orDash(string(a.Stage)), closed)
+	done := string(a.Done)
+	if a.Rotated != 0 {
+		done = fmt.Sprintf("%s to epoch %d %s after the alert (the device took %s)", a.Done, a.Rotated, a.RotatedAt.Sub(a.Opened).Round(100*time.Microsecond), took(time.Duration(a.Took)))
+	}
+	fmt.Fprintf(w, "  response %s: %s\n  outcome: %s\n", a.Response, done, outcome(a))
+	for _, e := range a.Evidence {
+		fmt.Fprintf(w, "  - %s\n", e)
+	}
+	if a.Ask != "" {
+		fmt.Fprintf(w, "  ? %s\n", a.Ask)
+	}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+type explainCommand struct {
+	server
+	Stream string `arg:"" help:"Name of the stream."`
+}
+
+func (c *explainCommand) Run(ctx context.Context, con console) error {
+	var e bus.Explanation
+	if err := c.ask(ctx, "GET", "/v1/streams/"+url.PathEscape(c.Stream)+"/explain", nil, &e); err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(con.out, e)
+	}
+	fmt.Fprintln(con.out, "What is done about evidence:")
+	rows := [][]string{}
+	for _, class := range slices.Sorted(maps.Keys(e.Responses)) {
+		rows = append(rows, []string{"  " + string(class), string(e.Responses[class]), classMeaning[class]})
+	}
+	if err := table(con.out, rows); err != nil {
+		return err
+	}
+	fmt.Fprintln(con.out)
+	printProfile(con.out, e.Profile)
+	fmt.Fprintf(con.out, "\nScore now: %.2f (1 is an alert; sensitivity %g)\n", e.Score, e.Sensitivity)
+	if len(e.Detectors) > 0 {
+		rows = [][]string{{"  DETECTOR", "CLASS", "SCORE", "VALUE", "CUT-OFF", "ROLE"}}
+		for _, d := range e.Detectors {
+			role := "accuses"
+			if d.Advisory {
+				role = "supports"
+			}
+			rows = append(rows, []string{"  " + d.Kind, string(d.Class), fmt.Sprintf("%.2f", d.Score), fmt.Sprintf("%.3g", d.Value), fmt.Sprintf("%.3g", d.Limit), role})
+		}
+		if err := table(con.out, rows); err != nil {
+			return err
+		}
+		for _, d := range e.Detectors {
+			if d.Text != "" {
+				fmt.Fprintf(con.out, "  %s: %s\n", d.Kind, d.Text)
+			}
+		}
+	}
+	for _, a := range e.Open {
+		fmt.Fprintln(con.out, "\nOpen:")
+		printAlert(con.out, a)
+	}
+	if e.Last != nil {
+		fmt.Fprintln(con.out, "\nLast episode:")
+		printAlert(con.out, *e.Last)
+	}
+	return nil
+}
+
+// classMeaning says what evidence of a class points to.
+var classMeaning = map[bus.Class]string{
+	bus.ClassProof:    "somebody else has the media key",
+	bus.ClassSource:   "the source is no longer itself",
+	bus.ClassIdentity: "the device's identity is used twice",
+	bus.ClassPath:     "the network",
+	bus.ClassNoise:    "an outsider without a key",
+	bus.ClassProfile:  "what was learned is in doubt",
+}
+
+type profileCommand struct {
+	Show    profileShowCommand    `cmd:"" default:"withargs" help:"Show how far a stream's profile is."`
+	Approve profileApproveCommand `cmd:"" help:"Say that a profile is right: its probation is over."`
+	Relearn profileRelearnCommand `cmd:"" help:"Say that the source was changed: its profile is learned anew."`
+}
+
+type profileShowCommand struct {
+	server
+	Stream string `arg:"" help:"Name of the stream."`
+}
+
+func (c *profileShowCommand) Run(ctx context.Context, con console) error {
+	return c.profile(ctx, con, c.Stream, "GET", nil)
+}
+
+func (s server) profile(ctx context.Context, con console, stream, method string, in any) error {
+	var p bus.ProfileInfo
+	if err := s.ask(ctx, method, "/v1/streams/"+url.PathEscape(stream)+"/profile", in, &p); err != nil {
+		return err
+	}
+	if s.JSON {
+		return printJSON(con.out, p)
+	}
+	printProfile(con.out, p)
+	return nil
+}
+
+func printProfile(w io.Writer, p bus.ProfileInfo) {
+	fmt.Fprintf(w, "Profile of %s: %s", p.Stream, p.Stage)
+	if p.Stage == bus.StageLearning || p.Stage == bus.StageProvisional {
+		fmt.Fprintf(w, ", %d of %d windows learned (%d refused)", p.Windows, p.Wanted, p.Refused)
+	} else if p.Windows > 0 {
+		fmt.Fprintf(w, ", version %d, %d windows, %d words of grammar, payload %s", p.Version, p.Windows, p.Words, p.Form)
+	}
+	fmt.Fprintln(w)
+	if !p.Learned.IsZero() {
+		fmt.Fprintf(w, "  learned %s", stamp(p.Learned))
+		if p.Approved.IsZero() {
+			fmt.Fprintln(w, ", not approved by an operator")
+		} else {
+			fmt.Fprintf(w, ", approved %s\n", stamp(p.Approved))
+		}
+	}
+	if p.Why != "" {
+		fmt.Fprintf(w, "  learned anew because of: %s\n", p.Why)
+	}
+	if p.Probation > 0 {
+		fmt.Fprintf(w, "  in probation for %s more: margins are wide\n", time.Duration(p.Probation)*250*time.Millisecond)
+	}
+	if !p.Planned.IsZero() {
+		fmt.Fprintf(w, "  a change is announced until %s\n", stamp(p.Planned))
+	}
+}
+
+type profileApproveCommand struct {
+	server
+	Stream string `arg:"" help:"Name of the stream."`
+}
+
+func (c *profileApproveCommand) Run(ctx context.Context, con console) error {
+	return c.profile(ctx, con, c.Stream, "POST", map[string]string{"do": bus.ProfileApprove})
+}
+
+type profileRelearnCommand struct {
+	server
+	Stream string `arg:"" help:"Name of the stream."`
+}
+
+func (c *profileRelearnCommand) Run(ctx context.Context, con console) error {
+	return c.profile(ctx, con, c.Stream, "POST", map[string]string{"do": bus.ProfileRelearn})
+}
+
+type plannedChangeCommand struct {
+	server
+	Stream string        `arg:"" help:"Name of the stream."`
+	For    time.Duration `default:"5m" placeholder:"TIME" help:"How long the change may take, from now; 0 takes the announcement back."`
+}
+
+func (c *plannedChangeCommand) Run(ctx context.Context, con console) error {
+	var p bus.ProfileInfo
+	if err := c.ask(ctx, "POST", "/v1/streams/"+url.PathEscape(c.Stream)+"/planned-change", map[string]string{"for": c.For.String()}, &p); err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(con.out, p)
+	}
+	if p.Planned.IsZero() {
+		fmt.Fprintf(con.out, "%s: no change is announced\n", c.Stream)
+		return nil
+	}
+	fmt.Fprintf(con.out, "%s: until %s a changed source changes no key and raises no alarm; what it is then is learned anew\n", c.Stream, stamp(p.Planned))
+	return nil
+}
+
