@@ -41,6 +41,17 @@ type Config struct {
 	KEK           string `group:"keys" name:"kek" placeholder:"URI" help:"Key-encryption key: file:PATH, or a URI of another provider. Empty: the file kek in the data directory, made at the first start."`
 	KEKPassphrase string `group:"keys" name:"kek-passphrase-file" type:"path" placeholder:"FILE" help:"File whose first line is the passphrase of the key file."`
 
+	LearnFor         time.Duration `group:"behaviour" default:"90s" placeholder:"TIME" help:"Normal behaviour that is learned of a source until its profile is mature."`
+	ProvisionalAfter time.Duration `group:"behaviour" default:"20s" placeholder:"TIME" help:"Normal behaviour after which a source is judged already, with wide margins."`
+	Probation        time.Duration `group:"behaviour" default:"30s" placeholder:"TIME" help:"Normal behaviour of a new session, or after a restart, until margins are narrow again."`
+	Sensitivity      float64       `group:"behaviour" default:"0.5" placeholder:"X" help:"From above 0 to 1: more finds more and errs more often. Lower it when alarms are false, raise it when changes are missed."`
+	RespondProof     string        `group:"behaviour" default:"rotate" enum:"show,alert,rotate" placeholder:"DO" help:"On proof that somebody else has the media key: rotate (alert and new key), alert, or show."`
+	RespondSource    string        `group:"behaviour" default:"rotate" enum:"show,alert,rotate" placeholder:"DO" help:"When a source is no longer itself: rotate (alert and one new key), alert, or show."`
+	RespondPath      string        `group:"behaviour" default:"alert" enum:"show,alert" placeholder:"DO" help:"When the network disturbs a stream for long: alert, or show. It never changes a key."`
+	RespondNoise     string        `group:"behaviour" default:"alert" enum:"show,alert" placeholder:"DO" help:"When outsiders without a key send to a stream: alert, or show. It never changes a key."`
+	PathAlertAfter   time.Duration `group:"behaviour" default:"15s" placeholder:"TIME" help:"How long a disturbed path is before it is an alert."`
+	AskAfter         time.Duration `group:"behaviour" default:"30s" placeholder:"TIME" help:"How long a source stays changed before an operator is asked. No further key is changed for it."`
+
 	Latency     time.Duration `group:"media" default:"120ms" placeholder:"TIME" help:"Longest wait for a missing packet before the ones behind it are delivered."`
 	MediaBuffer Size          `group:"media" default:"8MiB" placeholder:"SIZE" help:"Receive buffer to ask the kernel for, on the media socket."`
 	Output      []string      `group:"media" sep:"none" placeholder:"[STREAM=]URL" help:"Where to send a decrypted stream besides HTTP: udp://, rtp:// or file:. {stream} in the URL stands for the stream's name. Repeatable."`
@@ -95,6 +106,11 @@ func (c Config) Check() error {
 		{"urgent-refill", c.UrgentRefill, time.Second, 365 * 24 * time.Hour},
 		{"site-urgent-refill", c.SiteUrgentRefill, time.Millisecond, 365 * 24 * time.Hour},
 		{"token-life", c.TokenLife, time.Second, 7 * 24 * time.Hour},
+		{"learn-for", c.LearnFor, 5 * time.Second, 24 * time.Hour},
+		{"provisional-after", c.ProvisionalAfter, 5 * time.Second, 24 * time.Hour},
+		{"probation", c.Probation, 0, 24 * time.Hour},
+		{"path-alert-after", c.PathAlertAfter, 0, time.Hour},
+		{"ask-after", c.AskAfter, time.Second, time.Hour},
 	} {
 		if d.value < d.least || d.value > d.max {
 			return fmt.Errorf("%s: %v is out of range: choose %v to %v", d.name, d.value, d.least, d.max)
@@ -110,6 +126,9 @@ func (c Config) Check() error {
 		if n < 1 || n > 1_000_000 {
 			return fmt.Errorf("%s: %d is out of range: choose 1 to 1000000", name, n)
 		}
+	}
+	if c.Sensitivity <= 0 || c.Sensitivity > 1 {
+		return fmt.Errorf("sensitivity: %g is out of range: choose above 0 to 1", c.Sensitivity)
 	}
 	if _, err := gk.ParseTransportID(c.ID); err != nil {
 		return fmt.Errorf("id: %w", err)

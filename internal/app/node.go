@@ -352,6 +352,7 @@ func (n *Node) startProcessing(ctx context.Context) error {
 	cfg.MinVersion = gkrp.Version(n.cfg.MinVersion)
 	cfg.Urgent = gkrp.Budget{Burst: n.cfg.UrgentRotations, Every: n.cfg.UrgentRefill}
 	cfg.UrgentSite = gkrp.Budget{Burst: n.cfg.SiteUrgentRotations, Every: n.cfg.SiteUrgentRefill}
+	cfg.Behaviour = n.cfg.behaviour()
 	service := processing.New(cfg, bus.NewNATS(nc), courier, kv, signer, creds.controller, log)
 	n.stages.start("processing", func(ctx context.Context) error {
 		defer nc.Close()
