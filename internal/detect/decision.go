@@ -23,7 +23,7 @@ type Verdict struct {
 // remains is that one disturbance is one alarm: after it, evidence of the same class is
 // no news until the stream was calm for a while.
 type Decision struct {
-	open map[Class]*episode
+	open map[subject]*episode
 }
 
 type episode struct {
@@ -32,43 +32,41 @@ type episode struct {
 
 // calmHops is how long scores must stay low for an episode to be over. A path that
 // changed stays changed, and its evidence comes and goes.
-var calmHops = map[Class]int{Source: 5 * hopsPerSecond, Path: 30 * hopsPerSecond}
+var calmHops = map[Class]int{Proof: 5 * hopsPerSecond, Source: 5 * hopsPerSecond, Path: 120 * hopsPerSecond}
 
 // quietScore is what held evidence of a running episode is shown as, at most.
 const quietScore = 0.99
 
+// subject is what an episode is about: the source as a whole, and of the path each
+// kind of change.
+type subject struct {
+	class Class
+	kind  string
+}
+
+func subjectOf(e *Evidence) subject {
+	if e.Class == Path {
+		return subject{Path, e.Kind}
+	}
+	return subject{class: e.Class}
+}
+
 // NewDecision begins without an episode.
-func NewDecision() *Decision { return &Decision{open: map[Class]*episode{}} }
+func NewDecision() *Decision { return &Decision{open: map[subject]*episode{}} }
 
 // Judge takes the evidence of one hop, scaled and weighted.
 func (d *Decision) Judge(all []Evidence) Verdict {
-	var v Verdict
-	high := map[Class]float64{}
-	for i := range all {
-		if !all[i].Advisory {
-			high[all[i].Class] = max(high[all[i].Class], all[i].Score)
-		}
-	}
-	for c, e := range d.open {
-		if high[c] < said {
-			e.calm++
-		} else {
-			e.calm = 0
-		}
-		if e.calm >= calmHops[c] {
-			delete(d.open, c)
-		}
-	}
+	d.close(all)
+	_, source := d.open[subject{class: Source}]
 	best := -1
 	for i := range all {
 		e := &all[i]
 		if e.Advisory {
 			continue
 		}
-		ep := d.open[e.Class]
 		// A source episode speaks for the path's as well: what replaced the source
 		// also moved the timing.
-		covered := ep != nil || e.Class == Path && d.open[Source] != nil
+		covered := d.open[subjectOf(e)] != nil || e.Class == Path && source
 		if e.Score >= 1 && covered {
 			e.Score = quietScore
 		}
@@ -76,13 +74,14 @@ func (d *Decision) Judge(all []Evidence) Verdict {
 			best = i
 		}
 	}
+	var v Verdict
 	if best < 0 {
 		return v
 	}
 	v.Evidence = all[best]
 	if v.Score >= 1 {
 		v.Alarm = true
-		d.open[v.Class] = &episode{}
+		d.open[subjectOf(&v.Evidence)] = &episode{}
 	}
 	for i := range all {
 		if i != best && all[i].Score >= said {
@@ -90,4 +89,24 @@ func (d *Decision) Judge(all []Evidence) Verdict {
 		}
 	}
 	return v
+}
+
+// close ends the episodes that were calm for long enough.
+func (d *Decision) close(all []Evidence) {
+	for s, ep := range d.open {
+		high := 0.0
+		for i := range all {
+			if e := &all[i]; !e.Advisory && subjectOf(e) == s {
+				high = max(high, e.Score)
+			}
+		}
+		if high < said {
+			ep.calm++
+		} else {
+			ep.calm = 0
+		}
+		if ep.calm >= calmHops[s.class] {
+			delete(d.open, s)
+		}
+	}
 }

@@ -268,7 +268,21 @@ func TestWhatPacketsShow(t *testing.T) {
 			q.Payload = fragment(9000)
 			return slices.Insert(p, 101, q)
 		}, func(w *Window) uint64 { return w.TwoContents }, 1},
-		"jump":          {func(p []Packet) []Packet { return slices.Delete(p, 10, 700) }, func(w *Window) uint64 { return w.Jumps }, 1},
+		"long outage": {func(p []Packet) []Packet { return slices.Delete(p, 10, 700) }, func(w *Window) uint64 { return w.Lost }, 690},
+		"jump": {func(p []Packet) []Packet {
+			for i := 300; i < len(p); i++ {
+				p[i].Seq += 30000
+			}
+			return p
+		}, func(w *Window) uint64 { return w.Jumps }, 1},
+		"very late": {func(p []Packet) []Packet {
+			q := p[2]
+			q.At = p[len(p)-1].At
+			for i := 10; i < len(p); i++ {
+				p[i].Seq += 2000
+			}
+			return append(p, q)
+		}, func(w *Window) uint64 { return w.Reordered }, 1},
 		"lost fragment": {func(p []Packet) []Packet { return slices.Delete(p, 100, 101) }, func(w *Window) uint64 { return w.Violations }, 0},
 		"fragment without a start": {func(p []Packet) []Packet {
 			p[99].Payload[1] = 0x01

@@ -51,7 +51,7 @@ const (
 	peakSlot = 50e6 // ns
 	// A number further away than this is no loss and no late packet: the numbering
 	// began anew.
-	jumpDistance = seenRoom / 2
+	jumpDistance = 1 << 14
 	// A timestamp that moves further than this, 30 s, in ticks, is another clock.
 	clockRestart = 30 * 90000
 )
@@ -144,6 +144,10 @@ func (m *Meter) number(p *Packet) order {
 		m.w.Jumps++
 	case d >= 1:
 		m.w.Lost += uint64(d - 1)
+	case d <= -seenRoom: // too late to tell whether it was there
+		m.w.Reordered++
+		m.prevSeq = seq
+		return late
 	default:
 		if slot.seq == seq+1 {
 			if slot.hash == m.content(p) {
