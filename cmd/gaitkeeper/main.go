@@ -32,6 +32,7 @@ type commands struct {
 	Rotate  rotateCommand        `cmd:"" help:"Change the key of a stream now."`
 	Devices devicesCommand       `cmd:"" help:"List the enrolled devices."`
 	Revoke  revokeCommand        `cmd:"" help:"Trust a device no more: its media ends, and it is given no key again."`
+	Audit   auditCommand         `cmd:"" help:"Verify the audit trail."`
 	Alerts  alertsCommand        `cmd:"" help:"List what was noticed, or show one alert with its evidence."`
 	Explain explainCommand       `cmd:"" help:"Show how a stream is judged: responses, profile, scores with their cut-offs."`
 	Profile profileCommand       `cmd:"" help:"Show what was learned of a stream; approve it, or have it learned anew."`

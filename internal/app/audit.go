@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
@@ -34,11 +35,16 @@ type auditRecord struct {
 	Event    gk.Event `json:"event"`
 }
 
-// auditTrail appends events to a file as a chain of JSON lines.
+// auditTrail appends events to a file as a chain of JSON lines, and has its head
+// signed by the key management service: a chain alone cannot show that its end
+// was cut off.
 type auditTrail struct {
+	path   string
+	heads  string // file of signed heads
 	file   *os.File
 	next   uint64
-	hash   [sha256.Size]byte
+	first  [sha256.Size]byte // of the first line: it names the trail
+	hash   [sha256.Size]byte // of the last line
 	events chan gk.Event
 	sub    bus.Subscription
 	log    *slog.Logger
@@ -47,27 +53,47 @@ type auditTrail struct {
 // openAudit checks the trail at path and makes ready to continue it. A line cut
 // short by a crash is taken off. A trail whose chain does not hold is kept
 // beside under another name, and a new one begins.
-func openAudit(path string, log *slog.Logger) (*auditTrail, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("audit trail: %w", err)
-	}
-	a := &auditTrail{file: file, events: make(chan gk.Event, auditBuffer), log: log}
-	end, err := a.replay(file)
-	if err != nil {
-		aside := fmt.Sprintf("%s.broken-%s", path, time.Now().UTC().Format("20060102T150405.000"))
-		log.Error("audit trail does not hold: it is kept as evidence and a new one begins", "error", err, "kept", aside)
-		file.Close()
-		if err := os.Rename(path, aside); err != nil {
-			return nil, fmt.Errorf("audit trail: %w", err)
-		}
-		return openAudit(path, log)
-	}
-	if err := errors.Join(file.Truncate(end), seek(file, end)); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("audit trail: %w", err)
+//
+// heads is the file that signed heads are appended to.
+func openAudit(path, heads string, log *slog.Logger) (*auditTrail, error) {
+	a := &auditTrail{path: path, heads: heads, events: make(chan gk.Event, auditBuffer), log: log}
+	if err := a.open(); err != nil {
+		return nil, err
 	}
 	return a, nil
+}
+
+func (a *auditTrail) open() (err error) {
+	if a.file, err = os.OpenFile(a.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return fmt.Errorf("audit trail: %w", err)
+	}
+	end, err := a.replay(a.file)
+	if err != nil {
+		return a.beginAnew(err)
+	}
+	if err := errors.Join(a.file.Truncate(end), seek(a.file, end)); err != nil {
+		a.file.Close()
+		return fmt.Errorf("audit trail: %w", err)
+	}
+	return nil
+}
+
+// beginAnew keeps a trail that does not hold as evidence, and begins another,
+// whose first line tells of it.
+func (a *auditTrail) beginAnew(why error) (err error) {
+	aside := fmt.Sprintf("%s.broken-%s", a.path, time.Now().UTC().Format("20060102T150405.000"))
+	a.log.Error("audit trail does not hold: it is kept as evidence and a new one begins", "error", why, "kept", aside)
+	a.file.Close()
+	if err := os.Rename(a.path, aside); err != nil {
+		return fmt.Errorf("audit trail: %w", err)
+	}
+	if a.file, err = os.OpenFile(a.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+		return fmt.Errorf("audit trail: %w", err)
+	}
+	a.next = 0
+	return a.append(gk.Event{
+		At: time.Now(), Kind: gk.EventAuditBroken, Service: "audit", Detail: map[string]string{"why": why.Error(), "kept": filepath.Base(aside)},
+	})
 }
 
 func seek(f *os.File, offset int64) error {
@@ -95,9 +121,17 @@ func (a *auditTrail) replay(r io.Reader) (end int64, err error) {
 		if rec.Number != a.next || rec.Previous != a.head() {
 			return end, fmt.Errorf("line %d does not follow the line before it", a.next+1)
 		}
-		a.hash = sha256.Sum256(line)
-		a.next++
+		a.follow(line)
 	}
+}
+
+// follow moves the head on to a line.
+func (a *auditTrail) follow(line []byte) {
+	a.hash = sha256.Sum256(line)
+	if a.next == 0 {
+		a.first = a.hash
+	}
+	a.next++
 }
 
 func (a *auditTrail) head() string {
@@ -116,8 +150,7 @@ func (a *auditTrail) append(e gk.Event) error {
 	if _, err := a.file.Write(append(line, '\n')); err != nil {
 		return err
 	}
-	a.hash = sha256.Sum256(line)
-	a.next++
+	a.follow(line)
 	return nil
 }
 
@@ -144,13 +177,25 @@ func (a *auditTrail) Listen(ctx context.Context, conn bus.Conn) (err error) {
 
 // Run writes what is heard until ctx ends and everything heard is written.
 func (a *auditTrail) Run(ctx context.Context, conn bus.Conn) error {
-	defer a.file.Close()
+	defer func() { a.file.Close() }() // whichever it is by then
 	defer a.sub.Close()
 	sync := time.NewTicker(auditSync)
 	defer sync.Stop()
+	signer := newHeadSigner(a, conn)
+	defer signer.stop()
 	dirty := false
 	for {
 		select {
+		case <-signer.due.C:
+			if err := a.file.Sync(); err != nil {
+				return fmt.Errorf("audit trail: %w", err)
+			}
+			signer.ask(ctx)
+		case s := <-signer.answers:
+			if err := signer.take(s); err != nil {
+				return fmt.Errorf("audit trail: %w", err)
+			}
+			dirty = true
 		case e := <-a.events:
 			if err := a.append(e); err != nil {
 				return fmt.Errorf("audit trail: %w", err)

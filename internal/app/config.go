@@ -58,6 +58,8 @@ type Config struct {
 
 	TokenLife time.Duration `group:"devices" default:"1h" placeholder:"TIME" help:"How long a join token may be used."`
 
+	AuditExport string `group:"logging" type:"path" placeholder:"FILE" help:"File to which the signed heads of the audit trail are appended, one a minute: best on another machine or on storage that is written once. Empty: the file audit-heads.jsonl in the data directory."`
+
 	LogLevel  string `group:"logging" default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least severe message to log: debug, info, warn or error."`
 	LogFormat string `group:"logging" default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of log lines: text or json."`
 }

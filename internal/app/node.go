@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
@@ -141,7 +142,7 @@ func (n *Node) connect(role bus.Role) (*nats.Conn, error) {
 }
 
 func (n *Node) startAudit(ctx context.Context) error {
-	trail, err := openAudit(n.dir.file("audit.jsonl"), n.opts.Log)
+	trail, err := openAudit(n.dir.file(auditFile), cmp.Or(n.cfg.AuditExport, n.dir.file(headsFile)), n.opts.Log)
 	if err != nil {
 		return err
 	}
@@ -248,6 +249,27 @@ func (n *Node) certifyServer(ctx context.Context) (err error) {
 	n.admission.admit(n.server)
 	if err := os.WriteFile(n.dir.file(caFile), n.server.caPEM(), 0o644); err != nil {
 		return fmt.Errorf("CA certificate: %w", err)
+	}
+	return n.writeKMSKey(ctx)
+}
+
+// writeKMSKey leaves the key that audit heads are verified with.
+func (n *Node) writeKMSKey(ctx context.Context) error {
+	nc, err := n.connect(bus.RoleAssembly)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	info, err := bus.KMSInfo.Do(ctx, bus.NewNATS(nc), bus.Empty{})
+	if err != nil {
+		return err
+	}
+	b, err := kmsKeyPEM(info.Public)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(n.dir.file(kmsKeyFile), b, 0o644); err != nil {
+		return fmt.Errorf("key of the key management service: %w", err)
 	}
 	return nil
 }
