@@ -7,6 +7,7 @@ import (
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/media"
 )
 
 // cycle is how many indices one rollover counter has.
@@ -88,6 +89,43 @@ func TestLeapUnderTheOldKey(t *testing.T) {
 	w.wantSource(change, change+60)
 	if d := w.status().Dropped; len(d) != 0 {
 		t.Errorf("packets were refused: %v", d)
+	}
+}
+
+// TestOutputGoesOnAfterALeap: where delivery goes back to the new key's first
+// index, an RTP output's sequence numbers go on, so that its receiver does not
+// take the source's packets for old ones.
+func TestOutputGoesOnAfterALeap(t *testing.T) {
+	addr, next := receiver(t)
+	cfg := testConfig()
+	cfg.RoundTrip = 20 * time.Second
+	cfg.Outputs = []Output{{testStream, "rtp://" + addr}}
+	w := newWorld(t, cfg)
+	w.assign(mp2t)
+	w.arm(1)
+	w.begin(1, 100)
+	w.source(1, 100, 110)
+	w.send(w.packet(w.sealer(1), 110, tsPayload(9999)), w.packet(w.sealer(1), 111, tsPayload(9999)), w.packet(w.sealer(1), 9000, tsPayload(9999)))
+	w.until("the thief's packets", func() bool { return w.status().Delivered == 13 })
+	w.arm(2)
+	w.begin(2, 110)
+	w.source(2, 110, 120)
+	w.until("the source's packets", func() bool { return w.status().Delivered == 23 })
+	var last media.Header
+	for n := range 23 {
+		pkt := next()
+		h, err := media.ParseHeader(pkt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The leap itself is a gap like any other.
+		if n > 0 && n != 12 && h.Seq != last.Seq+1 {
+			t.Fatalf("packet %d has sequence number %d after %d", n, h.Seq, last.Seq)
+		}
+		if i := gk.Index(97 + n); n >= 13 && string(pkt[h.Size:]) != string(tsPayload(i)) {
+			t.Fatalf("packet %d is not the source's %d", n, i)
+		}
+		last = h
 	}
 }
 

@@ -44,6 +44,12 @@ func (o *rtpOutput) deliver(ses *session, d *delivery) {
 	}
 	o.pkts, o.buf = o.pkts[:0], o.buf[:0]
 	for _, u := range d.units {
+		if u.index <= o.index {
+			// Delivery went back to where a new key begins, because somebody else had
+			// gone ahead under the old one. A receiver would take what comes now for
+			// old; so the numbers go on.
+			o.seqOff += o.index.Seq() + 1 - u.index.Seq()
+		}
 		o.index, o.ts = u.index, u.timestamp+o.tsOff
 		at := len(o.buf)
 		h := media.Header{Marker: u.marker, PayloadType: u.kind, Seq: u.index.Seq() + o.seqOff, Timestamp: o.ts, SSRC: o.ssrc}
@@ -62,7 +68,7 @@ func (o *rtpOutput) follow(ses *session, u unit) {
 		passed := ses.last.Sub(o.at).Seconds() * float64(o.clock)
 		o.tsOff = o.ts + uint32(int64(passed)) - u.timestamp
 	}
-	o.ses = ses
+	o.ses, o.index = ses, 0
 }
 
 func (o *rtpOutput) close() { _ = o.sock.Close() }
