@@ -69,6 +69,7 @@ func Detectors(p *Profile) (accusing, advisory []Detector) {
 	return []Detector{
 			newCount(p, twoContents, "two-contents", Source, 2, "sequence numbers a second time with other content"),
 			newCount(p, aliens, "alien", Source, 3, "packets that are not this stream's"),
+			newCount(p, stale, "stale", Source, 5, "packets sent again long after their time"),
 			newCount(p, echoes, "echo", Source, 2, "payloads repeated under new sequence numbers"),
 			newCount(p, overCap, "over-cap", Source, 2, "packets greater than any before"),
 			newCount(p, violations, "order", Source, 3, "fragments, markers or counters out of order"),

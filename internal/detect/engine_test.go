@@ -189,6 +189,15 @@ func TestAttacksAreFound(t *testing.T) {
 			}
 			return ps
 		}, []string{"two-contents"}, Source, 4},
+		"recorded packets sent again": {func() []feature.Packet {
+			ps := newSource(1).run(learn + 30)
+			for i := from(ps); i < len(ps); i += 20 {
+				p := ps[i-200]
+				p.At = ps[i].At
+				ps = slices.Insert(ps, i+1, p)
+			}
+			return ps
+		}, []string{"stale"}, Source, 4},
 		"junk": {func() []feature.Packet {
 			ps := newSource(1).run(learn + 30)
 			for i := from(ps); i < len(ps); i += 20 {

@@ -121,6 +121,7 @@ const (
 	twoContents
 	aliens
 	jumps
+	stale
 	overCap
 	counters
 )
@@ -137,6 +138,8 @@ func (c counter) of(w *feature.Window, p *Profile) float64 {
 		return float64(w.Aliens)
 	case jumps:
 		return float64(w.Jumps)
+	case stale:
+		return float64(w.Stale)
 	}
 	var n uint32
 	for _, t := range w.Top {

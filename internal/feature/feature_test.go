@@ -282,7 +282,12 @@ func TestWhatPacketsShow(t *testing.T) {
 				p[i].Seq += 2000
 			}
 			return append(p, q)
-		}, func(w *Window) uint64 { return w.Reordered }, 1},
+		}, func(w *Window) uint64 { return w.Stale }, 1},
+		"a copy after two seconds": {func(p []Packet) []Packet {
+			q := p[100]
+			q.At = p[250].At
+			return slices.Insert(p, 251, q)
+		}, func(w *Window) uint64 { return w.Stale }, 1},
 		"lost fragment": {func(p []Packet) []Packet { return slices.Delete(p, 100, 101) }, func(w *Window) uint64 { return w.Violations }, 0},
 		"fragment without a start": {func(p []Packet) []Packet {
 			p[99].Payload[1] = 0x01

@@ -59,7 +59,12 @@ const (
 type seenPacket struct {
 	seq  int64 // extended number plus one, 0 is free
 	hash uint32
+	ms   uint32 // arrival
 }
+
+// staleAge is the age in ms from which a second copy is no network's: those come
+// within a round trip.
+const staleAge = 1000
 
 // NewMeter makes the meter of a stream whose payload has the given form. It takes
 // about 370 KiB.
@@ -133,7 +138,7 @@ func (m *Meter) number(p *Packet) order {
 		m.prevSeq = m.lastSeq
 		m.lastTS = p.Timestamp
 		m.origin = p.At / 1000
-		m.seen[m.lastSeq&(seenRoom-1)] = seenPacket{m.lastSeq + 1, m.content(p)}
+		m.seen[m.lastSeq&(seenRoom-1)] = seenPacket{m.lastSeq + 1, m.content(p), uint32(p.At / 1e6)}
 		return ahead
 	}
 	d := int64(int16(p.Seq - uint16(m.lastSeq)))
@@ -145,15 +150,18 @@ func (m *Meter) number(p *Packet) order {
 	case d >= 1:
 		m.w.Lost += uint64(d - 1)
 	case d <= -seenRoom: // too late to tell whether it was there
-		m.w.Reordered++
+		m.w.Stale++
 		m.prevSeq = seq
 		return late
 	default:
 		if slot.seq == seq+1 {
-			if slot.hash == m.content(p) {
-				m.w.Duplicates++
-			} else {
+			switch {
+			case slot.hash != m.content(p):
 				m.w.TwoContents++
+			case uint32(p.At/1e6)-slot.ms >= staleAge:
+				m.w.Stale++
+			default:
+				m.w.Duplicates++
 			}
 			return repeated
 		}
@@ -161,11 +169,11 @@ func (m *Meter) number(p *Packet) order {
 		if m.w.Lost > 0 { // it was counted lost; if in an earlier window, that one stands
 			m.w.Lost--
 		}
-		*slot = seenPacket{seq + 1, m.content(p)}
+		*slot = seenPacket{seq + 1, m.content(p), uint32(p.At / 1e6)}
 		m.prevSeq = seq
 		return late
 	}
-	*slot = seenPacket{seq + 1, m.content(p)}
+	*slot = seenPacket{seq + 1, m.content(p), uint32(p.At / 1e6)}
 	m.lastSeq = seq
 	before := m.prevSeq
 	m.prevSeq = seq

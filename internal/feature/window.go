@@ -58,6 +58,7 @@ type Window struct {
 
 	// What a path does not do.
 	TwoContents uint64 // a sequence number a second time with other content
+	Stale       uint64 // a second copy after a second and more, or a number over 1024 behind
 	Aliens      uint64 // packets of the flow that are not the stream's
 	Violations  uint64 // fragments, markers and continuity counters out of order
 	Hashed      uint64 // payloads looked up for repetition
@@ -126,6 +127,7 @@ func (w *Window) Add(o *Window) {
 	w.Duplicates += o.Duplicates
 	w.Jumps += o.Jumps
 	w.TwoContents += o.TwoContents
+	w.Stale += o.Stale
 	w.Aliens += o.Aliens
 	w.Violations += o.Violations
 	w.Hashed += o.Hashed
