@@ -3,6 +3,7 @@ package processing
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
@@ -108,13 +109,19 @@ func (k *alertBook) drop() {
 	}
 }
 
-// see notes that an alert's cause was seen again.
+// see notes that an alert's cause was seen again. Evidence is a line for each kind,
+// which stands in front of a colon.
 func (k *alertBook) see(now time.Time, a *bus.Alert, score float64, evidence ...string) {
 	a.Count++
 	a.Score = max(a.Score, score)
 	k.heard[a.ID] = now
 	for _, e := range evidence {
-		if len(a.Evidence) < maxEvidence && !slices.Contains(a.Evidence, e) {
+		kind, _, _ := strings.Cut(e, ":")
+		i := slices.IndexFunc(a.Evidence, func(have string) bool { return strings.HasPrefix(have, kind+":") })
+		switch {
+		case i >= 0:
+			a.Evidence[i] = e // the newest numbers
+		case len(a.Evidence) < maxEvidence:
 			a.Evidence = append(a.Evidence, e)
 			k.dirty = true
 		}

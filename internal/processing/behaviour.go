@@ -74,6 +74,13 @@ const (
 	tamperedProbation = 10 * time.Minute
 )
 
+// restartExcuses are the weights while the device says that its source was
+// restarted: numbers and clocks may break then, but what the source says may not
+// change. They hold for as long as detectors look back.
+var restartExcuses = map[string]float64{"order": 0, "renumbering": 0, "clock-step": 0.3, "echo": 0.5, "pacing": 0.5, "volume": 0.5}
+
+const excusedHops = 44
+
 // wideMargins are the weights while a profile is young or in probation: what a
 // source says acts as ever, statistics must be far off.
 var wideMargins = map[string]float64{
@@ -105,7 +112,8 @@ type behaviour struct {
 	refused  uint64 // windows not learned from
 
 	probation int // windows
-	wide      bool
+	excused   int // windows for which the device's word explains a restart of the source
+	margin    margin
 	planned   time.Time
 	verdict   detect.Verdict
 	calm      map[bus.Class]int // windows in a row
@@ -224,11 +232,14 @@ func (b *behaviour) begin(now time.Time, session gk.SessionID, form feature.Form
 	if b.stage == bus.StageMature {
 		b.judge = detect.Resume(b.profile.Profile, b.settings())
 		b.probation, b.settling = max(b.probation, hops(b.cfg.Probation)), settleHops
-		b.wide = false
 		b.margins()
 		return
 	}
-	b.startLearning(now)
+	if b.stage != bus.StageLearning || b.learned > 0 {
+		b.startLearning(now)
+		return
+	}
+	b.fresh()
 }
 
 // outcomeAtEnd is what becomes of an open alert whose cause is not watched any more.
@@ -239,24 +250,34 @@ func outcomeAtEnd(a *bus.Alert) bus.Outcome {
 	return bus.OutcomeEnded
 }
 
-// margins sets the weights that the stage and probation ask for.
+// margin is what the weights of an engine were set for.
+type margin struct {
+	of            *detect.Engine
+	wide, excused bool
+}
+
+// margins sets the weights that the stage, probation and the device's word ask for.
 func (b *behaviour) margins() {
-	wide := b.stage == bus.StageProvisional || b.probation > 0
-	if wide == b.wide || b.judge == nil {
+	want := margin{b.judge, b.stage == bus.StageProvisional || b.probation > 0, b.excused > 0}
+	if want == b.margin || b.judge == nil {
 		return
 	}
-	b.wide = wide
-	w := maps.Clone(b.cfg.Weights)
-	if wide {
-		if w == nil {
-			w = map[string]float64{}
-		}
-		for kind, f := range wideMargins {
+	b.margin = want
+	w := map[string]float64{}
+	maps.Copy(w, b.cfg.Weights)
+	scale := func(by map[string]float64) {
+		for kind, f := range by {
 			if have, ok := w[kind]; ok {
 				f *= have
 			}
 			w[kind] = f
 		}
+	}
+	if want.wide {
+		scale(wideMargins)
+	}
+	if want.excused {
+		scale(restartExcuses)
 	}
 	b.judge.SetWeights(w)
 }
@@ -317,7 +338,6 @@ func (b *behaviour) learn(now time.Time, w *feature.Window) {
 	}
 	b.early.Settle()
 	b.judge, b.early = b.early, nil
-	b.wide = false
 	b.setStage(now, bus.StageProvisional)
 	b.margins()
 }
@@ -356,7 +376,6 @@ func (b *behaviour) mature(now time.Time) {
 	if b.alerts.get(bus.ClassProfile) != nil {
 		b.probation = hops(tamperedProbation)
 	}
-	b.wide = false
 	b.out.saveProfile = true
 	b.setStage(now, bus.StageMature)
 	b.margins()
@@ -365,6 +384,10 @@ func (b *behaviour) mature(now time.Time) {
 // score judges a window, and learns from it where it is normal.
 func (b *behaviour) score(now time.Time, w *feature.Window) {
 	planned := now.Before(b.planned)
+	if b.excused > 0 {
+		b.excused--
+		b.margins()
+	}
 	b.verdict = b.judge.Observe(w)
 	high := map[bus.Class]float64{}
 	for _, e := range b.judge.Evidence() {
@@ -387,7 +410,7 @@ func (b *behaviour) score(now time.Time, w *feature.Window) {
 	}
 	b.follow(now, high, planned)
 
-	ok := steady(w) && !planned && max(high[bus.ClassSource], high[bus.ClassPath]) < normal &&
+	ok := steady(w) && !planned && b.excused == 0 && max(high[bus.ClassSource], high[bus.ClassPath]) < normal &&
 		b.alerts.get(bus.ClassSource) == nil && b.alerts.get(bus.ClassPath) == nil
 	if !ok {
 		b.refused++
@@ -574,6 +597,10 @@ func (b *behaviour) event(now time.Time, e gk.Event) {
 	switch e.Kind {
 	case gk.EventRotationDecided, gk.EventRotationDone, gk.EventBudgetSpent:
 		b.alerts.rotation(now, e)
+		if e.Kind == gk.EventRotationDecided && e.Reason == gk.ReasonDiscontinuity {
+			b.excused = excusedHops
+			b.margins()
+		}
 	case gk.EventIdentity:
 		b.raise(now, bus.Alert{Class: bus.ClassIdentity, Kind: "second-session", Score: 1, Evidence: []string{
 			"the device's identity asks for a second session, " + e.Detail["newcomer"] + ", while the first one sends: it is kept out",

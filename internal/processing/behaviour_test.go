@@ -81,12 +81,12 @@ func TestStagesOfAProfile(t *testing.T) {
 		t.Errorf("after 10 s: %s", s.b.stage)
 	}
 	s.play(8 * time.Second)
-	if s.b.stage != bus.StageProvisional || !s.b.wide {
-		t.Errorf("after 18 s: %s, wide margins %v", s.b.stage, s.b.wide)
+	if s.b.stage != bus.StageProvisional || !s.b.margin.wide {
+		t.Errorf("after 18 s: %s, wide margins %v", s.b.stage, s.b.margin.wide)
 	}
 	s.play(30 * time.Second)
-	if s.b.stage != bus.StageMature || s.b.wide || s.saves != 1 || s.b.profile.Version != 1 {
-		t.Errorf("after 48 s: %s, wide margins %v, %d saves, version %d", s.b.stage, s.b.wide, s.saves, s.b.profile.Version)
+	if s.b.stage != bus.StageMature || s.b.margin.wide || s.saves != 1 || s.b.profile.Version != 1 {
+		t.Errorf("after 48 s: %s, wide margins %v, %d saves, version %d", s.b.stage, s.b.margin.wide, s.saves, s.b.profile.Version)
 	}
 	if i := s.b.info(); i.Windows < hops(40*time.Second) || i.Words == 0 || !i.Stored || i.Form != "h264" {
 		t.Errorf("%+v", i)
@@ -138,6 +138,29 @@ func TestSwapRotatesOnceAndAsks(t *testing.T) {
 	s.play(3 * time.Minute)
 	if a := s.b.alerts.all[0]; s.rotates != 1 || len(s.b.alerts.all) != 1 || a.Outcome != bus.OutcomeAccepted || s.b.stage != bus.StageMature || s.b.profile.Version != 2 {
 		t.Errorf("after relearning: %d rotations, %s, version %d, %+v", s.rotates, s.b.stage, s.b.profile.Version, a)
+	}
+}
+
+// TestRestartedEncoderIsExcused where the device says so, but not where it says
+// something else afterwards.
+func TestRestartedEncoderIsExcused(t *testing.T) {
+	for _, style := range []style{own, foreign} {
+		for _, told := range []bool{true, false} {
+			s := learned(t)
+			s.play(10 * time.Second)
+			if told {
+				s.b.event(s.now, gk.Event{Kind: gk.EventRotationDecided, Reason: gk.ReasonDiscontinuity})
+			}
+			s.e.restart(style)
+			s.play(30 * time.Second)
+			want := 1
+			if told && style == own {
+				want = 0
+			}
+			if len(s.b.alerts.all) != want || s.b.stage != bus.StageMature {
+				t.Errorf("style %+v, told %v: %+v", style, told, s.b.alerts.all)
+			}
+		}
 	}
 }
 
@@ -303,14 +326,14 @@ func TestRefusedProfileIsSaidAndRelearned(t *testing.T) {
 		t.Errorf("told: %+v", s.events)
 	}
 	s.play(time.Minute)
-	if b.stage != bus.StageMature || b.profile.Version != 5 || !b.wide || b.alerts.get(bus.ClassProfile) == nil {
-		t.Errorf("%s, version %d, wide margins %v", b.stage, b.profile.Version, b.wide)
+	if b.stage != bus.StageMature || b.profile.Version != 5 || !b.margin.wide || b.alerts.get(bus.ClassProfile) == nil {
+		t.Errorf("%s, version %d, wide margins %v", b.stage, b.profile.Version, b.margin.wide)
 	}
 	if err := b.approve(s.now); err != nil {
 		t.Fatal(err)
 	}
-	if b.wide || b.alerts.get(bus.ClassProfile) != nil || b.alerts.all[0].ID != "cam-1.10" {
-		t.Errorf("after approval: wide margins %v, %+v", b.wide, b.alerts.all)
+	if b.margin.wide || b.alerts.get(bus.ClassProfile) != nil || b.alerts.all[0].ID != "cam-1.10" {
+		t.Errorf("after approval: wide margins %v, %+v", b.margin.wide, b.alerts.all)
 	}
 }
 

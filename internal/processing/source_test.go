@@ -98,3 +98,13 @@ func (e *encoder) packet(at int64, payload []byte, marker bool) {
 		Wire:   12 + len(payload), HeaderLen: 12, Payload: payload,
 	})
 }
+
+// restart breaks off in the middle of pictures, and begins anew.
+func (e *encoder) restart(s style) {
+	for range 5 {
+		e.packet(e.now, []byte{0x7c, 0x05, 1, 2, 3}, false) // fragments without a begin
+		e.packet(e.now, []byte{0x7c, 0x85, 1, 2, 3}, true)  // a picture's end that is none
+	}
+	e.style, e.frame = s, 0
+	e.ts += 7777
+}
