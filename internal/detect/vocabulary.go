@@ -45,16 +45,27 @@ func (y *Vocabulary) Has(t feature.Token) bool {
 	case t.Varied(): // a burst brings together what came apart
 		return y.Families[t.Family()].Known >= variedKnown
 	}
-	return t.Family() == feature.FamilyStep && (onQuantum(t.Step(), y.Quantum) || y.sumOfSteps(t.Step()))
+	if t.Family() != feature.FamilyStep || t.Step() < 0 && !y.stepsBack() {
+		return false
+	}
+	return onQuantum(t.Step(), y.Quantum) || y.sumOfSteps(t.Step())
+}
+
+// stepsBack reports whether the source sends frames out of their order in time. A
+// missing frame lengthens a step; only an encoder turns one round.
+func (y *Vocabulary) stepsBack() bool {
+	for _, w := range y.family(feature.FamilyStep) {
+		if w.Token.Step() < 0 && !w.Token.Varied() {
+			return true
+		}
+	}
+	return false
 }
 
 // sumOfSteps reports whether a step is two known ones in one: what left apart met in
 // one packet.
 func (y *Vocabulary) sumOfSteps(step int) bool {
 	steps := y.family(feature.FamilyStep)
-	if len(steps) > 2*variedKnown {
-		return false
-	}
 	for i, a := range steps {
 		for _, b := range steps[i:] {
 			if d := step - a.Token.Step() - b.Token.Step(); a.Count >= 3 && b.Count >= 3 && d >= -2 && d <= 2 {
@@ -105,6 +116,7 @@ const (
 	noveltyFloor      = 3
 	noveltyLateLimit  = 6 // more late words than this: the family does not accuse
 	parameterFloor    = 1
+	stepsLimit        = 2 * variedKnown
 	stepFloorTS       = 6 // where sound and picture share packets, sizes decide what meets
 	parameterLeastRun = 2 // occasions of the baseline's parameter sets
 )
@@ -180,6 +192,10 @@ func (l *vocabularyLearner) finish() Vocabulary {
 		lim := &y.Families[f]
 		// What found no room in a window were the highest families.
 		if l.overfull && feature.Family(f) >= feature.FamilyStep || lim.Late > noveltyLateLimit {
+			continue
+		}
+		// Sound and picture in one stream make steps of every length between them.
+		if feature.Family(f) == feature.FamilyStep && lim.Known > stepsLimit {
 			continue
 		}
 		floor := float64(noveltyFloor)
