@@ -32,7 +32,7 @@ func repeatShare(w *feature.Window) float64 {
 // encoder reaches 0.14 of frame sizes.
 const (
 	loopFloor   = 0.4
-	repeatFloor = 0.25
+	repeatFloor = 0.35
 )
 
 // loop accuses a recording that is played again: payloads, or runs of frame sizes,
