@@ -41,7 +41,7 @@ type packet struct {
 	payload []byte
 }
 
-func newScene(t *testing.T) *scene {
+func newScene(t *testing.T, change ...func(*Config)) *scene {
 	t.Helper()
 	s := &scene{t: t, delivered: map[gk.StreamID][]packet{}}
 	target, err := freeUDP()
@@ -61,6 +61,9 @@ func newScene(t *testing.T) *scene {
 	cfg := testConfig(t)
 	cfg.MediaListen = target.String()
 	cfg.RotateEvery = time.Hour
+	for _, f := range change {
+		f(&cfg)
+	}
 	s.node, err = Start(t.Context(), cfg, Options{
 		Log: slog.New(slog.DiscardHandler), Version: "test", MediaAdvertise: s.relay.Addr().String(),
 		Tap: func(id gk.StreamID, i gk.Index, payload []byte) {
@@ -151,6 +154,12 @@ const lineRate = 4_000_000
 
 func (s *scene) camera(name string) *camera {
 	s.t.Helper()
+	return s.film(name, &unlike{steady: steady{every: 1316 * 8 * time.Second / lineRate}, dice: rand.NewChaCha8([32]byte{1})})
+}
+
+// film is a camera with another source.
+func (s *scene) film(name string, source device.Source) *camera {
+	s.t.Helper()
 	client, err := NewClient(ClientConfig{Data: s.node.cfg.Data})
 	if err != nil {
 		s.t.Fatal(err)
@@ -172,7 +181,6 @@ func (s *scene) camera(name string) *camera {
 		s.t.Fatal(err)
 	}
 	c := &camera{s: s, id: gk.StreamID(name), done: make(chan error, 1)}
-	source := &unlike{steady: steady{every: 1316 * 8 * time.Second / lineRate}, dice: rand.NewChaCha8([32]byte{1})}
 	agent, err := device.New(device.Config{
 		Identity: id, State: state, Streams: []device.StreamConfig{{Source: source, Tap: c.tap}}, OnKey: c.lose,
 	}, courier)
