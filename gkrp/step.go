@@ -440,6 +440,10 @@ func (s *Session) push(now time.Time) []Effect {
 		}
 		return []Effect{Release{r.epoch, s.Record.Epoch, r.prekey, s.Transports}}
 	case StageArming:
+		if r.retry.wait >= s.timing.RetryMax {
+			// What was sealed may be for a transport that has another key by now.
+			return s.enter(now, StageReleasing)
+		}
 		var fx []Effect
 		for _, id := range s.Transports {
 			if !r.armed[id] {
@@ -462,6 +466,9 @@ func (s *Session) released(now time.Time, in Released) []Effect {
 	r := s.rot
 	if r != nil && r.stage == StageReleasing && in.Device != nil && (in.Epoch == r.epoch || r.epoch == 0 && in.Epoch > s.Record.Epoch) {
 		r.epoch = in.Epoch
+		if slices.ContainsFunc(s.Transports, func(id gk.TransportID) bool { return in.Transports[id] == nil }) {
+			return nil // a transport was not there to be sealed for: it is asked for again
+		}
 		r.envelopes, r.confirm, r.armed = in.Transports, in.Confirm, map[gk.TransportID]bool{}
 		g := &Grant{
 			Stream: s.Stream, Session: s.Session, Epoch: r.epoch, Reason: r.reason,

@@ -422,7 +422,7 @@ func TestKeyOfAnEpochThatIsOver(t *testing.T) {
 	want(t, "not the one on record", s.Step(t0, KeyRetired{3}), "")
 	want(t, "the one on record", s.Step(t0, KeyRetired{5}), "release(>5)")
 	want(t, "once more", s.Step(t0, KeyRetired{5}), "")
-	want(t, "its successor", s.Step(t0, Released{Epoch: 6, Device: []byte{1}, Confirm: make([]byte, 32), Transports: map[gk.TransportID][]byte{"t1": {1}}}), "arm(t1,6) arm(t2,6)")
+	want(t, "its successor", s.Step(t0, Released{Epoch: 6, Device: []byte{1}, Confirm: make([]byte, 32), Transports: map[gk.TransportID][]byte{"t1": {1}, "t2": {1}}}), "arm(t1,6) arm(t2,6)")
 }
 
 func TestKeyStoreThatFellBehind(t *testing.T) {
@@ -455,5 +455,48 @@ func TestDeviceThatHeedsALaterTerm(t *testing.T) {
 	}
 	if outranked(1, 0) || outranked(2, s.Term) || !outranked(3, s.Term+1) {
 		t.Error("terms are not compared")
+	}
+}
+
+// A transport that was not there when a key was sealed, or that restarted since,
+// must not leave the rotation arming for ever.
+func TestArmingAsksForAnotherEnvelope(t *testing.T) {
+	s := begun(t, t0)
+	s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: 5})
+	seal := func(ids ...gk.TransportID) Released {
+		r := Released{Epoch: 6, Device: []byte{1}, Confirm: make([]byte, 32), Transports: map[gk.TransportID][]byte{}}
+		for _, id := range ids {
+			r.Transports[id] = []byte{1}
+		}
+		return r
+	}
+	want(t, "one is missing", s.Step(t0, seal("t1")), "")
+	want(t, "both", s.Step(t0, seal("t1", "t2")), "arm(t1,6) arm(t2,6)")
+	for range 20 {
+		if fx := s.Step(s.Deadline(), Tick{}); kinds(fx) == "release(6)" {
+			return
+		}
+	}
+	t.Error("no other envelope is asked for")
+}
+
+// A newcomer that was let in during a moment of silence gives way when the session
+// before it goes on.
+func TestNewcomerGivesWayToMediaThatGoesOn(t *testing.T) {
+	s := NewStream("cam-1", "cam-1", &StreamConfig{BusyRetry: time.Second})
+	s.live = begun(t, t0)
+	c, _ := Begin(t0.Add(time.Second), Record{}, Heard{Message: &Hello{Device: "cam-1", Stream: "cam-1", Session: gk.SessionID{9}}}, Timing{})
+	s.candidate = c
+	old := Media{s.live.Record.Session, t0.Add(500 * time.Millisecond)}
+	if out := s.Step(t0.Add(2*time.Second), old); out != nil || s.candidate == nil {
+		t.Errorf("for media from before: %v", out)
+	}
+	old.At = t0.Add(1500 * time.Millisecond)
+	out := s.Step(t0.Add(2*time.Second), old)
+	if s.candidate != nil || len(out) == 0 {
+		t.Fatalf("for media that goes on: %v", out)
+	}
+	if r, ok := out[0].Effect.(Send).Message.(*Reject); !ok || r.Code != CodeBusy || r.Session != (gk.SessionID{9}) {
+		t.Errorf("%+v", out[0])
 	}
 }

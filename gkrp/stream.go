@@ -143,6 +143,7 @@ func (s *Stream) Step(now time.Time, in Input) []Of {
 	case Media:
 		if s.live != nil && s.live.Record.Session == in.Session && in.At.After(s.seen) {
 			s.seen = in.At
+			return s.alive(now)
 		}
 		return nil
 	case Rotate:
@@ -154,6 +155,32 @@ func (s *Stream) Step(now time.Time, in Input) []Of {
 		}
 		return out
 	}
+}
+
+// alive drops a candidate that began while the live session was silent, when media
+// of that session comes again: whoever waits for a moment of silence holds the
+// device's identity, and not its place.
+func (s *Stream) alive(now time.Time) []Of {
+	c := s.candidate
+	if c == nil || !s.seen.After(c.Started) {
+		return nil
+	}
+	s.candidate = nil
+	r := &Reject{
+		Session: c.Record.Session, Regarding: c.offered, Code: CodeBusy, Text: "another session of this stream is sending",
+		RetryAfter: uint32(s.cfg.BusyRetry.Milliseconds()),
+	}
+	out := append([]Of{{nil, Send{r}}}, s.held(now, c.Record.Session)...)
+	return append(out, replaced(c, "the session before it is alive")...)
+}
+
+// held tells, now and then, that a newcomer was held.
+func (s *Stream) held(now time.Time, newcomer gk.SessionID) []Of {
+	if !s.heldAt.IsZero() && now.Sub(s.heldAt) < quietFor {
+		return nil
+	}
+	s.heldAt = now
+	return []Of{{s.live, Tell{gk.Event{Kind: gk.EventIdentity, Epoch: s.live.Record.Epoch, Detail: map[string]string{"newcomer": newcomer.String()}}}}}
 }
 
 // step feeds a session that still has its place.
@@ -283,11 +310,7 @@ func (s *Stream) hello(now time.Time, m *Hello, in From) []Of {
 		}
 		if !l.Record.Ended && now.Sub(s.seen) < s.cfg.SilentAfter {
 			out := s.reject(m.Session, in.Heard, CodeBusy, "another session of this stream is sending", s.cfg.BusyRetry)
-			if s.heldAt.IsZero() || now.Sub(s.heldAt) >= quietFor {
-				s.heldAt = now
-				out = append(out, Of{l, Tell{gk.Event{Kind: gk.EventIdentity, Epoch: l.Record.Epoch, Detail: map[string]string{"newcomer": m.Session.String()}}}})
-			}
-			return out
+			return append(out, s.held(now, m.Session)...)
 		}
 	}
 	place := s.cfg.Place(now)
