@@ -434,7 +434,11 @@ func (b *behaviour) score(now time.Time, w *feature.Window) {
 func (b *behaviour) alarm(now time.Time, planned bool) {
 	a := bus.Alert{Class: bus.Class(b.verdict.Class), Kind: b.verdict.Kind, Score: b.verdict.Score, Evidence: b.evidence()}
 	if a.Class == bus.ClassPath {
-		b.path = pathEpisode{since: now, alert: a}
+		if b.path.since.IsZero() {
+			b.path = pathEpisode{since: now, alert: a}
+		} else if len(b.path.alert.Evidence) < maxEvidence {
+			b.path.alert.Evidence = append(b.path.alert.Evidence, a.Evidence...)
+		}
 		return
 	}
 	if planned {
