@@ -385,3 +385,57 @@ func TestCrashOfEachRoleAtEachStep(t *testing.T) {
 		}
 	}
 }
+
+// TestProofHastensARotationInFlight: proof that comes while a scheduled rotation
+// waits for its record, for a transport or for the device makes it urgent: the
+// GRANT waits for no write, and transports learn of the reason.
+func TestProofHastensARotationInFlight(t *testing.T) {
+	for _, row := range []struct {
+		stage Stage
+		want  string
+	}{
+		{StageReleasing, "write(5,proof)"},
+		{StageArming, "write(5,proof) arm(t1,6) arm(t2,6)"},
+		{StageRecording, "write(5,proof) arm(t1,6) arm(t2,6) grant"},
+		{StageGranting, "write(5,proof) arm(t1,6) arm(t2,6)"},
+	} {
+		t.Run(row.stage.String(), func(t *testing.T) {
+			s := begun(t, t0)
+			before := s.Record.Epoch
+			s.Step(t0, Rotate{Reason: gk.ReasonSchedule})
+			if row.stage > StageReleasing {
+				s.Step(t0, released(before+1))
+			}
+			if row.stage > StageArming {
+				for _, id := range s.Transports {
+					s.Step(t0, Armed{id, before + 1})
+				}
+			}
+			if row.stage > StageRecording {
+				s.Step(t0, Recorded{before, gk.ReasonSchedule})
+			}
+			if _, at := s.Rotating(); at != row.stage {
+				t.Fatalf("at stage %s", at)
+			}
+			fx := s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: before})
+			want(t, "proof", fx, row.want)
+			for _, f := range fx {
+				if a, ok := f.(Arm); ok && a.Reason != gk.ReasonProof {
+					t.Errorf("a transport is told of %s", a.Reason)
+				}
+			}
+			want(t, "the same again", s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: before}), "")
+			// Without any write being answered it completes, for proof.
+			if row.stage == StageReleasing {
+				s.Step(t0, released(before+1))
+			}
+			for _, id := range s.Transports {
+				s.Step(t0, Armed{id, before + 1})
+			}
+			s.Step(t0, ackOf(s, before+1, 900))
+			if s.Record.Epoch != before+1 || s.ByReason[gk.ReasonProof] != 1 {
+				t.Errorf("epoch %d, %v", s.Record.Epoch, s.ByReason)
+			}
+		})
+	}
+}

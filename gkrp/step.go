@@ -392,10 +392,14 @@ func (s *Session) rotate(now time.Time, reason gk.Reason, known gk.Epoch) []Effe
 	case s.rot != nil:
 		// The key in flight is as fresh as one asked for now, unless the device was
 		// granted it already and there is proof that another knows it.
-		if reason == gk.ReasonProof && s.rot.stage == StageGranting && known >= s.rot.epoch {
+		switch {
+		case reason != gk.ReasonProof:
+			return nil
+		case s.rot.stage == StageGranting && known >= s.rot.epoch:
 			s.wants = reason
+			return nil
 		}
-		return nil
+		return s.hasten(now, reason)
 	case len(s.Prekeys) <= proofReserve && reason != gk.ReasonProof:
 		s.wants = reason
 		return []Effect{s.refill(now)}
@@ -407,6 +411,26 @@ func (s *Session) rotate(now time.Time, reason gk.Reason, known gk.Epoch) []Effe
 	s.Pending = reason
 	fx := []Effect{Tell{gk.Event{Kind: gk.EventRotationDecided, Epoch: s.Record.Epoch, Reason: reason}}, Write{s.snapshot()}}
 	return append(fx, s.enter(now, StageReleasing)...)
+}
+
+// hasten makes the rotation in flight one that is caused by proof: it waits for no
+// write, and transports give the keys before it a hard end.
+func (s *Session) hasten(now time.Time, reason gk.Reason) []Effect {
+	r := s.rot
+	if r.reason == reason {
+		return nil
+	}
+	r.reason, r.recorded, s.Pending = reason, true, reason
+	fx := []Effect{Write{s.snapshot()}}
+	for _, id := range s.Transports {
+		if env := r.envelopes[id]; env != nil {
+			fx = append(fx, Arm{id, r.epoch, env, reason, r.adopted, max(s.First, s.Near)})
+		}
+	}
+	if r.stage == StageRecording {
+		fx = append(fx, s.grant(now)...)
+	}
+	return fx
 }
 
 // proofReserve is the number of prekeys that only proof may use up.

@@ -136,7 +136,7 @@ func TestProofNewerThanTheGrantRotatesAgain(t *testing.T) {
 	s := begun(t, t0)
 	s.Step(t0, Rotate{Reason: gk.ReasonOperator})
 	s.Step(t0, Recorded{s.Record.Epoch, gk.ReasonOperator})
-	want(t, "proof before the grant", s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: 5}), "")
+	want(t, "proof before the grant", s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: 5}), "write(5,proof)")
 	s.Step(t0, released(6))
 	s.Step(t0, Armed{"t1", 6})
 	s.Step(t0, Armed{"t2", 6})
@@ -148,7 +148,7 @@ func TestProofNewerThanTheGrantRotatesAgain(t *testing.T) {
 	s.Step(t0, released(7))
 	s.Step(t0, Armed{"t1", 7})
 	s.Step(t0, Armed{"t2", 7})
-	want(t, "proof of the key before, after the grant", s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: 6}), "")
+	want(t, "proof of the key before, after the grant", s.Step(t0, Rotate{Reason: gk.ReasonProof, Known: 6}), "write(6,proof) arm(t1,7) arm(t2,7)")
 	if s.wants != "" {
 		t.Error("the grant in flight already locks the holder of epoch 6 out")
 	}

@@ -191,10 +191,15 @@ func TestTransportRestartedAfterNineWraps(t *testing.T) {
 // it has a hard end, whether the device answers or not.
 func TestAllAcksWithheld(t *testing.T) {
 	for _, row := range []struct {
-		reason gk.Reason
+		name   string
+		reason []gk.Reason
 		serves bool
-	}{{gk.ReasonSchedule, true}, {gk.ReasonProof, false}} {
-		t.Run(string(row.reason), func(t *testing.T) {
+	}{
+		{"schedule", []gk.Reason{gk.ReasonSchedule}, true},
+		{"proof", []gk.Reason{gk.ReasonProof}, false},
+		{"proof that came when the epoch was armed", []gk.Reason{gk.ReasonSchedule, gk.ReasonProof}, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
 			cfg := testConfig()
 			cfg.ProofLife = 200 * time.Millisecond
 			w := newWorld(t, cfg)
@@ -203,7 +208,9 @@ func TestAllAcksWithheld(t *testing.T) {
 			w.begin(1, 100)
 			w.source(1, 100, 110)
 			w.until("the first epoch", func() bool { return w.status().Delivered == 10 })
-			w.armAs(2, row.reason, 100, false)
+			for _, reason := range row.reason {
+				w.armAs(2, reason, 100, false)
+			}
 			if row.serves {
 				time.Sleep(3 * cfg.ProofLife)
 				w.source(1, 110, 120)

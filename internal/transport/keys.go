@@ -85,11 +85,16 @@ func (k *slots) find(e gk.Epoch) *slot {
 	return nil
 }
 
-// arm takes a key in, ready to open packets. Arming an epoch again changes
-// nothing. Where a stolen key is the reason, the keys before it serve on for a
-// limited time only, whether the device answers or not, and make room.
+// arm takes a key in, ready to open packets. Where a stolen key is the reason, the
+// keys before it serve on for a limited time only, whether the device answers or
+// not, and make room. Arming an epoch again changes nothing but that: proof may
+// come when the epoch is armed already.
 func (k *slots) arm(now time.Time, epoch gk.Epoch, reason gk.Reason, open *media.Opener) error {
-	if k.find(epoch) != nil {
+	if have := k.find(epoch); have != nil {
+		if reason == gk.ReasonProof && have.reason != reason {
+			have.reason = reason
+			k.endBefore(now, epoch)
+		}
 		return nil
 	}
 	if epoch <= k.gone {
@@ -108,15 +113,20 @@ func (k *slots) arm(now time.Time, epoch gk.Epoch, reason gk.Reason, open *media
 		k.armed = insert(k.armed, s)
 	}
 	if proof {
-		k.each(func(o *slot) {
-			if o.epoch < epoch {
-				o.serveUntil(now.Add(k.times.proofLife))
-			}
-		})
+		k.endBefore(now, epoch)
 	}
 	k.trim()
 	k.bound()
 	return nil
+}
+
+// endBefore gives the keys before an epoch a hard end.
+func (k *slots) endBefore(now time.Time, epoch gk.Epoch) {
+	k.each(func(o *slot) {
+		if o.epoch < epoch {
+			o.serveUntil(now.Add(k.times.proofLife))
+		}
+	})
 }
 
 func insert(list []*slot, s *slot) []*slot {
