@@ -1,6 +1,7 @@
 package processing
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -447,4 +448,33 @@ func BenchmarkBehaviour(b *testing.B) {
 	perWindow := b.Elapsed().Seconds() / float64(i)
 	b.ReportMetric(100*4*perWindow*100, "%core/100streams")
 	b.ReportMetric(float64(size)/float64(i), "B/window")
+}
+
+// BenchmarkBehaviourMemory prints what one stream takes, mature after ten minutes,
+// and at the end of learning.
+func BenchmarkBehaviourMemory(b *testing.B) {
+	const streams = 50
+	heap := func() float64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc)
+	}
+	grown := func(play func(s *stage)) float64 {
+		before := heap()
+		all := make([]*behaviour, 0, streams)
+		for i := range streams {
+			s := newStage(&testing.T{})
+			s.e = newEncoder(uint64(i), own)
+			play(s)
+			all = append(all, s.b)
+		}
+		after := heap()
+		runtime.KeepAlive(all)
+		return (after - before) / streams
+	}
+	for b.Loop() {
+		b.ReportMetric(grown(func(s *stage) { s.play(60 * time.Second) })/1024, "KiB/mature")
+		b.ReportMetric(grown(func(s *stage) { s.play(38 * time.Second) })/1024, "KiB/learning-38s")
+	}
 }
