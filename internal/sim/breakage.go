@@ -1,11 +1,14 @@
 package sim
 
 import (
+	"crypto/ed25519"
 	"strings"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
+	"github.com/veraison/go-cose"
 
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 )
 
@@ -13,7 +16,7 @@ import (
 // caught by the invariant that it belongs to.
 const (
 	breakArming      = "arming"      // a transport confirms keys that it did not take
-	breakFirst       = "first"       // the word of where an epoch begins is wrong
+	breakOpening     = "opening"     // a transport mangles keys that it takes
 	breakSecrecy     = "secrecy"     // a thief gets the next key as well
 	breakCounting    = "counting"    // the store forgets which epochs were claimed
 	breakIndex       = "index"       // a sealer uses an index again
@@ -26,7 +29,7 @@ const (
 
 // Breakages names the deliberate faults, each with the invariant that catches it.
 var Breakages = map[string]string{
-	breakArming: InvArmed, breakFirst: InvDecrypt, breakSecrecy: InvThief, breakCounting: InvRising, breakIndex: InvIndex,
+	breakArming: InvArmed, breakOpening: InvDecrypt, breakSecrecy: InvThief, breakCounting: InvRising, breakIndex: InvIndex,
 	breakPersistence: InvPersisted, breakReturn: InvLive, breakReplay: InvKeyless, breakBudget: InvBudget, breakRelease: InvChosen,
 }
 
@@ -53,17 +56,35 @@ func (b *busNet) mocked(subject string, _ []byte) []byte {
 	return nil
 }
 
-// tampered changes a request on its way where that is to be broken.
-func (b *busNet) tampered(subject string, data []byte) []byte {
-	if !b.broken(breakFirst) || !strings.HasPrefix(subject, switchSubject) {
-		return data
+// provoke brings about what a deliberate fault needs to show.
+func (w *world) provoke() {
+	var often func()
+	switch w.opt.Break {
+	case breakBudget, breakSecrecy:
+		often = w.steal
+	case breakRelease:
+		often = w.mallory
+	default:
+		return
 	}
-	var r bus.SwitchRequest
-	must(cbor.Unmarshal(data, &r))
-	if r.First != 0 && b.engine.now > breakAfter {
-		r.First += 40
+	w.every(breakAfter, 700*time.Millisecond, func() bool {
+		if !w.quiet {
+			often()
+		}
+		return !w.quiet
+	})
+}
+
+// gullible takes every signature for good.
+type gullible struct{}
+
+func (gullible) Algorithm() cose.Algorithm { return cose.AlgorithmEdDSA }
+func (gullible) Verify(_, _ []byte) error  { return nil }
+
+// kmsVerifier is how the key service makes verifiers.
+func (w *world) kmsVerifier(k ed25519.PublicKey) (gkrp.Verifier, error) {
+	if w.broken(breakRelease) {
+		return gullible{}, nil
 	}
-	data, err := cbor.Marshal(r)
-	must(err)
-	return data
+	return w.suite.verifier(k)
 }

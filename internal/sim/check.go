@@ -82,6 +82,8 @@ type streamFacts struct {
 type sessionFacts struct {
 	by     *encoder
 	over   bool
+	agreed bool // its first ACK was verified
+	begun  time.Duration
 	alive  time.Duration // when it last said something
 	epochs []gk.Epoch    // installed, in order
 }
@@ -207,7 +209,7 @@ func (c *checker) begins(t *transportRole, p place, i gk.Index) {
 func (c *checker) sessionBegun(e *encoder, id gk.SessionID) {
 	c.sessionCount++
 	s := c.of(e.stream())
-	s.sessions[id] = &sessionFacts{by: e, alive: c.engine.now}
+	s.sessions[id] = &sessionFacts{by: e, begun: c.engine.now, alive: c.engine.now}
 	if !e.clone {
 		s.newest = id
 	}
@@ -293,6 +295,10 @@ func (c *checker) sent(e *encoder, t *transportRole, pkt []byte, index gk.Index)
 			}
 		})
 	}
+	if c.cutOff[e.id] > c.engine.now {
+		return
+	}
+	c.capture(t, d)
 	c.throw(t, d)
 }
 
@@ -323,8 +329,13 @@ func (c *checker) landed(t *transportRole, d datagram, cause string) {
 		c.begins(t, d.place, d.index)
 		return
 	}
+	if c.broken(breakReplay) && cause == "duplicate" && !k.stolen {
+		p := d.place
+		_ = bus.TransportProof.Tell(&port{t.p, c.bus}, bus.Proof{Transport: t.id, Stream: p.stream, Session: p.session, Epoch: p.epoch, Index: d.index, What: "two-writers"})
+	}
 	switch {
 	case d.again || d.touched:
+	case cause == "duplicate": // somebody repeated it, and was faster
 	case c.engine.now-c.jumped[d.place.stream] < 500*time.Millisecond: // packets overtake one another across the jump
 	case c.engine.now-d.sentAt >= 100*time.Millisecond: // the reorder buffer does not wait longer
 	case k.stolen: // the thief is free to fill indices before first
@@ -339,7 +350,18 @@ func (c *checker) landed(t *transportRole, d datagram, cause string) {
 // ended reports whether a session is no longer the one that the stream runs.
 func (c *checker) ended(p place) bool {
 	x := c.session(p.stream, p.session)
-	return x == nil || x.over
+	return x == nil || x.over || !x.agreed && c.overtaken(p)
+}
+
+// overtaken reports whether another session was begun after a candidate.
+func (c *checker) overtaken(p place) bool {
+	mine := c.session(p.stream, p.session)
+	for _, x := range c.of(p.stream).sessions {
+		if x.begun > mine.begun {
+			return true
+		}
+	}
+	return false
 }
 
 // tapped: a transport hands a packet on.
@@ -352,7 +374,7 @@ func (c *checker) tapped(t *transportRole, stream gk.StreamID, index gk.Index, p
 	}
 	switch kind {
 	case fromDevice:
-		if int(number) >= len(c.encoders) || c.encoders[number].stream() != stream {
+		if int(number)%100 >= len(c.encoders) || c.encoders[number%100].stream() != stream {
 			c.violate(InvThief, "%s delivers a packet of another stream to %s", t.id, stream)
 		}
 	case fromThief:
@@ -400,6 +422,10 @@ func (c *checker) event(p *process, data []byte) {
 		c.accused(e, "proof")
 	case gk.EventIdentity:
 		c.identity(e)
+	case gk.EventSessionStarted:
+		if x := c.session(e.Stream, e.Session); x != nil && p.name == "processing" {
+			x.agreed = true
+		}
 	case gk.EventSessionEnded:
 		c.sessionOver(e.Session)
 	}

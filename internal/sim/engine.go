@@ -28,6 +28,7 @@ type engine struct {
 	serial  uint64
 	rng     *rand.Rand
 	cur     *coroutine
+	idle    []*coroutine
 	fired   uint64
 	settled func() // called after every event
 }
@@ -92,10 +93,34 @@ func (e *engine) between(lo, hi time.Duration) time.Duration {
 	return lo + time.Duration(e.rng.Int64N(int64(hi-lo)))
 }
 
+// coroutine runs one job after another, because a stack that has grown once is
+// worth keeping.
 type coroutine struct {
 	resume func() (struct{}, bool)
 	stop   func()
 	yield  func(struct{}) bool
+	job    func() // nil while it has none
+}
+
+// coroutine gives one that has nothing to do.
+func (e *engine) coroutine() *coroutine {
+	if n := len(e.idle); n > 0 {
+		c := e.idle[n-1]
+		e.idle = e.idle[:n-1]
+		return c
+	}
+	c := &coroutine{}
+	c.resume, c.stop = iter.Pull(func(yield func(struct{}) bool) {
+		c.yield = yield
+		for {
+			c.job()
+			c.job = nil
+			if !yield(struct{}{}) {
+				return
+			}
+		}
+	})
+	return c
 }
 
 // process is one run of a role, from its start to its crash. It is the host of
@@ -144,11 +169,8 @@ func (p *process) start(f func()) {
 	if p.dead {
 		return
 	}
-	c := &coroutine{}
-	c.resume, c.stop = iter.Pull(func(yield func(struct{}) bool) {
-		c.yield = yield
-		f()
-	})
+	c := p.coroutine()
+	c.job = f
 	p.live = append(p.live, c)
 	p.step(c)
 }
@@ -156,9 +178,10 @@ func (p *process) start(f func()) {
 func (p *process) step(c *coroutine) {
 	before := p.cur
 	p.cur = c
-	_, more := c.resume()
+	c.resume()
 	p.cur = before
-	if !more {
+	if c.job == nil {
+		p.idle = append(p.idle, c)
 		for i, o := range p.live {
 			if o == c {
 				p.live = append(p.live[:i], p.live[i+1:]...)

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
@@ -129,7 +130,7 @@ func (w *world) stall() {
 // isolate cuts a role off the bus, or off the broker.
 func (w *world) isolate() {
 	d := w.between(100*time.Millisecond, 8*time.Second)
-	all := w.everybody()
+	all := slices.DeleteFunc(w.everybody(), func(p *process) bool { return p.dead })
 	p := all[w.rng.IntN(len(all))]
 	w.fault(d)
 	if w.chance(0.5) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 )
 
@@ -142,7 +143,6 @@ func (o *port) Request(ctx context.Context, subject string, data []byte) (answer
 		}
 	}
 	answered := false
-	data = b.tampered(subject, data)
 	woken := p.park(func(wake func()) {
 		if left, ok := remaining(ctx); ok {
 			b.after(left, wake)
@@ -271,6 +271,13 @@ func (d *desk) Send(topic string, payload []byte) error {
 		d.b.record = append(d.b.record, l)
 	} else if d.b.chance(0.1) {
 		d.b.record[d.b.rng.IntN(remembered)] = l
+	}
+	if d.b.opt.Trace != nil {
+		for _, way := range []gkrp.Direction{gkrp.Up, gkrp.Down} {
+			if m, err := gkrp.Parse(payload, way); err == nil {
+				d.b.trace("%s says %s on %s", d.p.name, m.Type, topic)
+			}
+		}
 	}
 	if d.b.withheld(l) {
 		return nil

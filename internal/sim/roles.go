@@ -34,7 +34,7 @@ func (r *kmsRole) start() {
 	p.start(func() {
 		svc, err := kms.New(p.context(), kms.Config{
 			KEK: kms.KEK{URI: "file:" + r.opt.Dir + "/kek"}, Host: p,
-			KEM: r.kem("kms"), Sign: r.suite.sign, Verifier: r.suite.verifier,
+			KEM: r.kem("kms"), Sign: r.suite.sign, Verifier: r.kmsVerifier,
 		}, &shelf{p, r.disk}, &port{p, r.bus})
 		if err == nil {
 			err = svc.Attach()
@@ -142,7 +142,7 @@ func (r *processingRole) start() {
 	if r.broken(breakBudget) {
 		cfg.Urgent.Burst, cfg.UrgentSite.Burst = 1000, 1000
 	}
-	svc := processing.New(cfg, &port{p, r.bus}, &desk{p, r.broker}, &shelf{p, r.disk}, signer, r.controller, r.log)
+	svc := processing.New(cfg, &port{p, r.bus}, &desk{p, r.broker}, &shelf{p, r.disk}, signer, r.controller, r.log.With("began", p.began))
 	r.svc = nil
 	p.start(func() {
 		_, err := svc.Start(p.context())
@@ -162,6 +162,19 @@ func (r *processingRole) start() {
 		if r.p == p {
 			r.svc = svc
 		}
+		r.every(100*time.Millisecond, 100*time.Millisecond, func() bool {
+			select {
+			case <-svc.Outranked():
+				if !p.dead && !p.doomed && r.p == p {
+					r.trace("processing starts anew under a later term")
+					p.kill()
+					r.start()
+				}
+				return false
+			default:
+				return !p.dead
+			}
+		})
 	})
 }
 

@@ -3,7 +3,10 @@ package sim
 import (
 	"bytes"
 	"flag"
+	"maps"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -45,6 +48,7 @@ func TestSimulation(t *testing.T) {
 		}
 		return
 	}
+	debug.SetGCPercent(400)
 	began := time.Now()
 	var (
 		mu     sync.Mutex
@@ -94,4 +98,62 @@ func (r *Result) add(o Result) {
 	for k, v := range o.ByReason {
 		r.ByReason[k] += v
 	}
+}
+
+// The same seed is the same run, to the last event.
+func TestSameSeedSameRun(t *testing.T) {
+	for s := uint64(1); s <= 3; s++ {
+		o := Options{Seed: s, Active: 15 * time.Second, Dir: t.TempDir()}
+		a, b := Run(o), Run(o)
+		if a.Digest != b.Digest {
+			t.Errorf("seed %d: digests %x and %x, %d and %d events", s, a.Digest, b.Digest, a.Events, b.Events)
+		}
+	}
+}
+
+// Every invariant catches the deliberate fault that belongs to it, and is the
+// first to do so.
+func TestEveryInvariantCatchesItsFault(t *testing.T) {
+	caught := map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(Breakages)) {
+		invariant := Breakages[name]
+		t.Run(name, func(t *testing.T) {
+			for s := uint64(1); s <= 40; s++ {
+				r := Run(Options{Seed: s, Active: 20 * time.Second, Dir: t.TempDir(), Break: name})
+				if len(r.Violations) == 0 {
+					continue // nothing happened that the fault could show in
+				}
+				if got := r.Violations[0]; got.Invariant != invariant {
+					t.Fatalf("seed %d: caught by %v, not by %q", s, got, invariant)
+				}
+				caught[invariant] = true
+				return
+			}
+			t.Errorf("nothing noticed it in 40 seeds")
+		})
+	}
+	for _, i := range Invariants {
+		if !caught[i] {
+			t.Errorf("no fault shows that it is checked: %s", i)
+		}
+	}
+}
+
+// With the real HPKE and signatures everything is as with the cheap ones.
+func TestRealCryptography(t *testing.T) {
+	n := uint64(2)
+	if *real {
+		n = uint64(*seeds)
+	}
+	o := Options{Active: *active, Real: true, Dir: t.TempDir()}
+	var total uint64
+	for s := *first; s < *first+n; s++ {
+		o.Seed = s
+		r := Run(o)
+		total += r.Rotations
+		if len(r.Violations) > 0 {
+			fail(t, o, r)
+		}
+	}
+	t.Logf("%d rotations", total)
 }

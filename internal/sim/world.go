@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"log/slog"
@@ -76,6 +77,10 @@ type world struct {
 	transports []*transportRole
 	processing *processingRole
 	encoders   []*encoder
+	clones     []*encoder
+	guests     []*process                    // who has no business here
+	cutOff     map[gk.DeviceID]time.Duration // devices whose packets a thief takes off the path, until
+	tapes      []capture                     // what an outsider recorded
 	crashes    uint64
 	config     streamConfig
 	lastFault  time.Duration
@@ -107,8 +112,16 @@ func newWorld(o Options) *world {
 	e := &engine{rng: rand.New(rand.NewPCG(o.Seed, 0x6761_6974))}
 	w := &world{
 		engine: e, opt: o, weather: calm, log: slog.New(slog.DiscardHandler),
-		isolated: map[string]time.Duration{}, away: map[string]time.Duration{},
+		isolated: map[string]time.Duration{}, away: map[string]time.Duration{}, cutOff: map[gk.DeviceID]time.Duration{},
 		random: seeded{rand.New(rand.NewPCG(o.Seed, 0x6b65_6570))},
+	}
+	if o.Trace != nil {
+		w.log = slog.New(slog.NewTextHandler(logged{w}, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey || a.Key == slog.LevelKey {
+				return slog.Attr{}
+			}
+			return a
+		}}))
 	}
 	w.suite = cheapSuite(w.random)
 	if o.Real {
@@ -121,8 +134,8 @@ func newWorld(o Options) *world {
 	w.broker = &broker{world: w}
 	e.settled = w.bus.settle
 	w.config = streamConfig{
-		every: w.between(250*time.Millisecond, 900*time.Millisecond),
-		pace:  w.between(15*time.Millisecond, 50*time.Millisecond),
+		every: w.between(120*time.Millisecond, 500*time.Millisecond),
+		pace:  w.between(20*time.Millisecond, 60*time.Millisecond),
 	}
 	if w.chance(0.3) {
 		w.config.packets = uint64(10 + w.rng.IntN(60))
@@ -168,6 +181,14 @@ func (w *world) trace(format string, args ...any) {
 	}
 }
 
+// logged puts what services log among the steps.
+type logged struct{ w *world }
+
+func (l logged) Write(b []byte) (int, error) {
+	l.w.trace("log: %s", bytes.TrimSpace(b))
+	return len(b), nil
+}
+
 // mix adds to the run's digest.
 func (w *world) mix(v uint64) {
 	w.digest = (w.digest ^ v) * 0x100000001b3
@@ -192,6 +213,7 @@ func Run(o Options) Result {
 	stop := func() bool { return len(w.check.violations) > 0 }
 	if !o.Calm {
 		w.after(2*time.Second, w.misfortune)
+		w.provoke()
 	}
 	w.run(o.active(), stop)
 	w.heal()
@@ -237,6 +259,9 @@ func (w *world) stop() {
 	for _, p := range w.everybody() {
 		p.kill()
 	}
+	for _, c := range w.idle {
+		c.stop()
+	}
 }
 
 func (w *world) everybody() []*process {
@@ -249,6 +274,10 @@ func (w *world) everybody() []*process {
 	for _, e := range w.encoders {
 		all = append(all, e.p)
 	}
+	for _, e := range w.clones {
+		all = append(all, e.p)
+	}
+	all = append(all, w.guests...)
 	return slices.DeleteFunc(all, func(p *process) bool { return p == nil })
 }
 
