@@ -37,6 +37,15 @@ type alertsRecord struct {
 	Alerts []bus.Alert `cbor:"2,keyasint"`
 }
 
+// keepMode keeps times to the nanosecond.
+var keepMode = func() cbor.EncMode {
+	m, err := cbor.EncOptions{Time: cbor.TimeRFC3339Nano}.EncMode()
+	if err != nil {
+		panic(err) // fixed options; a mistake shows at the first start
+	}
+	return m
+}()
+
 // maxProfile bounds an unpacked profile, in bytes.
 const maxProfile = 8 << 20
 
@@ -47,7 +56,7 @@ func packProfile(p profileRecord) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(cbor.NewEncoder(z).Encode(p), z.Close()); err != nil {
+	if err := errors.Join(keepMode.NewEncoder(z).Encode(p), z.Close()); err != nil {
 		return nil, err
 	}
 	return out.Bytes(), nil
@@ -150,7 +159,7 @@ func (st *stream) saveProfile() {
 func (st *stream) saveAlerts() {
 	r := alertsRecord{Number: st.behaviour.alerts.number, Alerts: cloneAlerts(st.behaviour.alerts.all)}
 	st.alertsFile.write(func(context.Context) (envelope, error) {
-		b, err := cbor.Marshal(r)
+		b, err := keepMode.Marshal(r)
 		return envelope{Version: r.Number, Content: b}, err
 	})
 }
@@ -250,7 +259,7 @@ func (f *file) put(make func(context.Context) (envelope, error)) error {
 		return err
 	}
 	v.Term = f.svc.protocol.Term
-	value, err := cbor.Marshal(v)
+	value, err := keepMode.Marshal(v)
 	if err != nil {
 		return err
 	}

@@ -150,6 +150,7 @@ func TestSwappedSourceChangesTheKeyOnce(t *testing.T) {
 			t.Errorf("calm again: %+v", a)
 		}
 
+		opened := a[0].Opened
 		w.crash()
 		time.Sleep(2 * time.Second)
 		w.start()
@@ -157,7 +158,7 @@ func TestSwappedSourceChangesTheKeyOnce(t *testing.T) {
 		if i := w.profile(""); i.Stage != bus.StageMature || i.Version != 1 || i.Probation != 0 {
 			t.Errorf("after a restart: %+v", i)
 		}
-		if a := w.alerts(); len(a) != 1 || a[0].ID != "cam-1.1" || a[0].Outcome != bus.OutcomeCalm {
+		if a := w.alerts(); len(a) != 1 || a[0].ID != "cam-1.1" || a[0].Outcome != bus.OutcomeCalm || !a[0].Opened.Equal(opened) {
 			t.Errorf("after a restart: %+v", a)
 		}
 		f.style(foreign)
