@@ -470,5 +470,8 @@ func TestForgedFloodAndReplay(t *testing.T) {
 	if e := s.told(gk.EventOutsider, ""); len(e) != 1 {
 		t.Errorf("the operator was told %d times: %+v", len(e), e)
 	}
+	if e := s.told(gk.EventAlertOpened, ""); len(e) != 1 || e[0].Detail["class"] != string(bus.ClassNoise) {
+		t.Errorf("alerts of a flood and a replay: %+v", e)
+	}
 	t.Logf("source sealed %d, delivered %d; forged %d, replayed %d; dropped %v", len(sealed), len(got), forged.Load(), replayed.Load(), dropped)
 }
