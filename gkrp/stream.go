@@ -27,6 +27,7 @@ type Stream struct {
 	live      *Session  // its device confirmed a key
 	candidate *Session  // its device has not yet
 	seen      time.Time // the live session's last accepted media
+	sends     time.Time // the candidate's last accepted media
 	heldAt    time.Time // when a held newcomer was last told of
 	proof     Budget
 	spentAt   time.Time // when a spent budget was last told of
@@ -144,6 +145,9 @@ func (s *Stream) Step(now time.Time, in Input) []Of {
 		if s.live != nil && s.live.Record.Session == in.Session && in.At.After(s.seen) {
 			s.seen = in.At
 			return s.alive(now)
+		}
+		if c := s.candidate; c != nil && c.Record.Session == in.Session {
+			s.sends = in.At
 		}
 		return nil
 	case Rotate:
@@ -313,6 +317,11 @@ func (s *Stream) hello(now time.Time, m *Hello, in From) []Of {
 			return append(out, s.held(now, m.Session)...)
 		}
 	}
+	if s.candidate != nil && now.Sub(s.sends) < s.cfg.SilentAfter {
+		// It has its key, and uses it; only its ACK is still on the way. A HELLO from
+		// before, which a broker kept, must not push it out.
+		return s.reject(m.Session, in.Heard, CodeBusy, "another session of this stream is sending", s.cfg.BusyRetry)
+	}
 	place := s.cfg.Place(now)
 	if len(place) == 0 {
 		return s.reject(m.Session, in.Heard, CodeUnavailable, "no transport service is there", time.Second)
@@ -323,6 +332,7 @@ func (s *Stream) hello(now time.Time, m *Hello, in From) []Of {
 	}
 	record := Record{SSRC: s.cfg.SSRC(s.ID), Version: version, Suite: suite, Transports: place, Term: s.cfg.Term}
 	var fx []Effect
+	s.sends = time.Time{}
 	s.candidate, fx = Begin(now, record, in.Heard, s.cfg.Timing(place))
 	return append(out, of(s.candidate, fx)...)
 }
