@@ -268,4 +268,3 @@ func (c *plannedChangeCommand) Run(ctx context.Context, con console) error {
 	fmt.Fprintf(con.out, "%s: until %s a changed source changes no key and raises no alarm; what it is then is learned anew\n", c.Stream, stamp(p.Planned))
 	return nil
 }
-
