@@ -65,6 +65,9 @@ const (
 
 func (w *world) steal() {
 	e := w.encoders[w.rng.IntN(len(w.encoders))]
+	if w.broken(breakBudget) {
+		e = w.encoders[0]
+	}
 	if e.p.dead || e.dev.Epoch() == 0 {
 		return
 	}

@@ -63,6 +63,7 @@ type keyFacts struct {
 	sent      bool
 	armed     map[gk.TransportID]int      // in which start of the transport
 	begins    map[gk.TransportID]gk.Index // where that transport knows the epoch to begin
+	told      map[gk.TransportID]bool     // that transport has the device's word for it
 	key       keyring.MediaKey            // as the device opened it
 	stolen    bool
 	misused   time.Duration // when a thief last sent under it
@@ -130,7 +131,7 @@ func (c *checker) of(id gk.StreamID) *streamFacts {
 func (c *checker) facts(p place) *keyFacts {
 	k := c.keys[p]
 	if k == nil {
-		k = &keyFacts{armed: map[gk.TransportID]int{}, begins: map[gk.TransportID]gk.Index{}}
+		k = &keyFacts{armed: map[gk.TransportID]int{}, begins: map[gk.TransportID]gk.Index{}, told: map[gk.TransportID]bool{}}
 		c.keys[p] = k
 	}
 	return k
@@ -192,7 +193,9 @@ func (c *checker) told(t *transportRole, r bus.SwitchRequest) {
 	if r.First == 0 {
 		return
 	}
-	c.begins(t, place{r.Stream, r.Session, r.Epoch}, r.First)
+	p := place{r.Stream, r.Session, r.Epoch}
+	c.begins(t, p, r.First)
+	c.facts(p).told[t.id] = true
 }
 
 func (c *checker) begins(t *transportRole, p place, i gk.Index) {
@@ -241,7 +244,8 @@ func (c *checker) deviceTold(e *encoder, ev gk.Event) {
 		c.violate(InvRising, "%s goes from epoch %d to epoch %d", e.p.name, have, ev.Epoch)
 	}
 	c.raised[e] = ev.Epoch
-	if have, used := s.epochs[ev.Epoch]; used && have != k.print {
+	// A store from yesterday cannot know an epoch that only a clone used since.
+	if have, used := s.epochs[ev.Epoch]; used && have != k.print && !c.restored {
 		c.violate(InvRising, "devices of %s used two keys as epoch %d", ev.Stream, ev.Epoch)
 	}
 	s.epochs[ev.Epoch] = k.print
@@ -335,11 +339,15 @@ func (c *checker) landed(t *transportRole, d datagram, cause string) {
 	}
 	switch {
 	case d.again || d.touched:
+	case c.ofClone(d.place): // it has no right to be seen
 	case cause == "duplicate": // somebody repeated it, and was faster
 	case c.engine.now-c.jumped[d.place.stream] < 500*time.Millisecond: // packets overtake one another across the jump
 	case c.engine.now-d.sentAt >= 100*time.Millisecond: // the reorder buffer does not wait longer
 	case k.stolen: // the thief is free to fill indices before first
 	case d.run != t.run || k.armed[t.id] != t.run: // it restarted
+	case cause == "late" && !k.told[t.id] && c.stolenBefore(d.place):
+		// Packets overtook one another where the thief had been, before the device's
+		// word of its first index came: the first that arrived stands for it.
 	case c.ended(d.place):
 	case cause == "lease-over" && c.troubled(20*time.Second):
 	default:
@@ -347,10 +355,37 @@ func (c *checker) landed(t *transportRole, d datagram, cause string) {
 	}
 }
 
+// stolenBefore reports whether a thief has the key of an epoch before.
+func (c *checker) stolenBefore(p place) bool {
+	for e := p.epoch; e > 0 && e+4 > p.epoch; e-- {
+		if k := c.keys[place{p.stream, p.session, e}]; k != nil && k.stolen {
+			return true
+		}
+	}
+	return false
+}
+
 // ended reports whether a session is no longer the one that the stream runs.
 func (c *checker) ended(p place) bool {
 	x := c.session(p.stream, p.session)
-	return x == nil || x.over || !x.agreed && c.overtaken(p)
+	return x == nil || x.over || !x.agreed && c.overtaken(p) || c.usurped(p)
+}
+
+func (c *checker) ofClone(p place) bool {
+	x := c.session(p.stream, p.session)
+	return x != nil && x.by.clone
+}
+
+// usurped reports whether a clone took the place of a device that was silent for a
+// moment: it has the identity, and then nothing holds it back.
+func (c *checker) usurped(p place) bool {
+	mine := c.session(p.stream, p.session)
+	for _, x := range c.of(p.stream).sessions {
+		if x.by.clone != mine.by.clone && x.begun > mine.begun && len(x.epochs) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // overtaken reports whether another session was begun after a candidate.

@@ -95,6 +95,9 @@ func (r *transportRole) start() {
 	verifier, err := r.suite.verifier(r.kmsPublic)
 	must(err)
 	cfg := transport.Defaults()
+	// Rotations follow one another a thousand times as fast as on a site. Slots that
+	// are kept to watch for misuse must not outlast a minute's worth of them.
+	cfg.WatchFor = 5 * time.Second
 	cfg.ID, cfg.Advertise, cfg.Host, cfg.KEM = r.id, string(r.id)+":1", p, r.kem("transport/"+string(r.id))
 	cfg.Tap = func(stream gk.StreamID, index gk.Index, payload []byte) { r.check.tapped(r, stream, index, payload) }
 	r.svc, err = transport.NewDetached(cfg, &port{p, r.bus}, transport.Identity{Signer: signer, Certificate: r.certificate, KMS: verifier}, r.log)

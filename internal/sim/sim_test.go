@@ -21,6 +21,7 @@ var (
 	active = flag.Duration("active", 40*time.Second, "virtual time in which faults and adversaries act")
 	real   = flag.Bool("real", false, "use HPKE and Ed25519 in place of keyed hashes")
 	keep   = flag.Int("keep", 3, "stop after so many failing seeds")
+	fault  = flag.String("break", "", "deliberate fault, with -seed")
 	calmly = flag.Bool("calm", false, "no faults, no adversaries")
 )
 
@@ -37,7 +38,7 @@ func fail(t *testing.T, o Options, r Result) {
 }
 
 func TestSimulation(t *testing.T) {
-	o := Options{Active: *active, Real: *real, Calm: *calmly, Dir: t.TempDir()}
+	o := Options{Active: *active, Real: *real, Calm: *calmly, Dir: t.TempDir(), Break: *fault}
 	if *seed != 0 {
 		var trace bytes.Buffer
 		o.Seed, o.Trace = *seed, &trace
