@@ -174,7 +174,8 @@ func (s *Stream) alive(now time.Time) []Of {
 		Session: c.Record.Session, Regarding: c.offered, Code: CodeBusy, Text: "another session of this stream is sending",
 		RetryAfter: uint32(s.cfg.BusyRetry.Milliseconds()),
 	}
-	out := append([]Of{{nil, Send{r}}}, s.held(now, c.Record.Session)...)
+	told := Tell{gk.Event{Kind: gk.EventSessionRejected, Session: c.Record.Session, Detail: map[string]string{"code": string(CodeBusy)}}}
+	out := append([]Of{{nil, Send{r}}, {nil, told}}, s.held(now, c.Record.Session)...)
 	return append(out, replaced(c, "the session before it is alive")...)
 }
 

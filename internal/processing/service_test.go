@@ -364,6 +364,9 @@ func TestStoreRestoredFromABackup(t *testing.T) {
 func TestTermAfterABackupIsRaised(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, testConfig())
+		if _, err := w.records.Put(context.Background(), termKey, []byte("0")); err != nil { // under its feet
+			t.Fatal(err)
+		}
 		_ = bus.TransportHere.Tell(w.memory.Conn(), bus.TransportAnnouncement{TransportReceiver: bus.TransportReceiver{Transport: "t2"}, Term: 50})
 		time.Sleep(time.Second)
 		e, err := w.records.Get(context.Background(), termKey)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
@@ -51,10 +52,17 @@ func (s *Service) ifLatest(f func(ctx context.Context)) {
 		ctx, cancel := s.cfg.Host.WithTimeout(s.ctx, callTimeout)
 		defer cancel()
 		e, err := s.records.Get(ctx, termKey)
-		if err == nil && string(e.Value) == fmt.Sprint(s.protocol.Term) {
+		if err == nil && !s.replaced(e) {
 			f(ctx)
 		}
 	})
+}
+
+// replaced reports whether the term on record is later than ours. An earlier one is
+// a backup's.
+func (s *Service) replaced(e store.Entry) bool {
+	t, err := strconv.ParseUint(string(e.Value), 10, 64)
+	return err != nil || t > s.protocol.Term
 }
 
 // raise writes a term down that a transport has seen, above our own, and has the
@@ -62,7 +70,7 @@ func (s *Service) ifLatest(f func(ctx context.Context)) {
 func (s *Service) raise(ctx context.Context, seen uint64) {
 	const sane = 1 << 62
 	e, err := s.records.Get(ctx, termKey)
-	if err != nil || string(e.Value) != fmt.Sprint(s.protocol.Term) || seen > sane {
+	if err != nil || s.replaced(e) || seen > sane {
 		return
 	}
 	if _, err := s.records.Update(ctx, termKey, fmt.Append(nil, seen), e.Revision); err != nil {

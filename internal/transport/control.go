@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
@@ -61,6 +62,9 @@ func (s *Service) obeySession(id gk.StreamID, session gk.SessionID, term uint64)
 	return ses, nil
 }
 
+// maxWaiting bounds the sessions of one stream that wait for their first packet.
+const maxWaiting = 4
+
 // assign makes room for a session. It takes over from the one before when its
 // first packet comes.
 func (s *Service) assign(_ context.Context, req bus.AssignRequest) (bus.Empty, error) {
@@ -79,17 +83,18 @@ func (s *Service) assign(_ context.Context, req bus.AssignRequest) (bus.Empty, e
 	if other := s.routes[req.SSRC]; other != nil {
 		return bus.Empty{}, bus.Refuse(bus.CodeConflict, "ssrc %08x belongs to stream %s: choose another", req.SSRC, other.stream.id)
 	}
-	if st.candidate != nil {
-		s.forget(st.candidate)
+	if len(st.waiting) >= maxWaiting {
+		s.forget(st.waiting[0])
 	}
-	st.candidate = &session{
+	ses := &session{
 		stream: st, id: req.Session, ssrc: req.SSRC, payload: req.Payload, last: s.cfg.Host.Now(),
 		keys: slots{times: keyTimes{
 			grace: s.cfg.Latency + s.cfg.RoundTrip, watch: s.cfg.WatchFor, proofLife: s.cfg.ProofLife, life: s.cfg.KeyLife,
 		}},
 		order: reorder{latency: s.cfg.Latency}, gauge: s.newGauge(req.Payload),
 	}
-	s.routes[req.SSRC] = st.candidate
+	st.waiting = append(st.waiting, ses)
+	s.routes[req.SSRC] = ses
 	st.viewers.assign(req.Payload)
 	s.openOutputs(st, req.Payload)
 	return bus.Empty{}, nil
@@ -138,6 +143,9 @@ func (s *Service) arm(_ context.Context, req bus.ArmRequest) (bus.Empty, error) 
 	case known:
 		open.Wipe()
 		return bus.Empty{}, nil
+	}
+	if ses.began == 0 || req.Epoch < ses.began {
+		ses.began = req.Epoch
 	}
 	if req.Joining {
 		ses.ledger.joined = true
@@ -199,7 +207,8 @@ func (s *Service) takeOver(ses *session) {
 	if st.current != nil {
 		s.forget(st.current)
 	}
-	st.current, st.candidate = ses, nil
+	st.current = ses
+	st.waiting = slices.DeleteFunc(st.waiting, func(o *session) bool { return o == ses })
 }
 
 // begin tells where an epoch begins, and where the device is.
@@ -261,9 +270,7 @@ func (s *Service) forget(ses *session) {
 	if st.current == ses {
 		st.current = nil
 	}
-	if st.candidate == ses {
-		st.candidate = nil
-	}
+	st.waiting = slices.DeleteFunc(st.waiting, func(o *session) bool { return o == ses })
 }
 
 // retire ends the keys, and the viewers, that have had their time.

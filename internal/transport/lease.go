@@ -115,11 +115,9 @@ func (s *Service) disarm(_ context.Context, req bus.DisarmRequest) (none bus.Emp
 			continue
 		}
 		st.disarmed = now
-		for _, ses := range []*session{st.current, st.candidate} {
-			if ses != nil {
-				ses.lapsed = true
-				s.forget(ses)
-			}
+		for _, ses := range st.sessions() {
+			ses.lapsed = true
+			s.forget(ses)
 		}
 		st.viewers.cut()
 		e := gk.Event{Kind: gk.EventStreamDisarmed, Stream: id, At: now}

@@ -135,6 +135,11 @@ func (s *Service) watch(ses *session, slot *slot, index gk.Index, v media.Verdic
 
 // accept lets the slots see the packet and offers it to the reorder buffer.
 func (s *Service) accept(ses *session, slot *slot, o media.Opened, now time.Time) {
+	if cur := ses.stream.current; cur != nil && cur != ses && !ses.after(cur) {
+		// A packet of a session from before, that somebody kept, takes nothing over.
+		ses.counts[causeStaleEpoch]++
+		return
+	}
 	first, moved := ses.keys.seen(now, slot, o.Index)
 	if first {
 		s.tellFirst(ses, slot.epoch, o.Index, now)

@@ -373,3 +373,27 @@ func TestNewcomerTakesOverWithItsFirstPacket(t *testing.T) {
 	w.source(2, 500, 510)
 	w.until("the newcomer", func() bool { return w.status().Session == newcomer && w.status().Delivered == 10 })
 }
+
+// TestSessionFromBeforeTakesNothingOver: what is asked late for a session from
+// before, and its packets that somebody kept, neither push out a newcomer that
+// waits nor take over from it.
+func TestSessionFromBeforeTakesNothingOver(t *testing.T) {
+	w := newWorld(t, testConfig())
+	old, ssrc := w.session, w.ssrc
+	w.newSession()
+	w.ssrc++
+	newcomer := w.session
+	w.assign(mp2t)
+	w.arm(5)
+	w.session, w.ssrc = old, ssrc
+	w.assign(mp2t) // late
+	w.arm(2)
+	w.session, w.ssrc = newcomer, ssrc+1
+	w.source(5, 500, 510)
+	w.until("the newcomer", func() bool { return w.status().Session == newcomer && w.status().Delivered == 10 })
+	w.session, w.ssrc = old, ssrc
+	w.source(2, 10, 20)
+	w.session, w.ssrc = newcomer, ssrc+1
+	w.source(5, 510, 520)
+	w.until("more of the newcomer", func() bool { return w.status().Session == newcomer && w.status().Delivered == 20 })
+}

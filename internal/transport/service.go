@@ -219,10 +219,8 @@ func (s *Service) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, st := range s.streams {
-		for _, ses := range []*session{st.current, st.candidate} {
-			if ses != nil {
-				s.forget(ses)
-			}
+		for _, ses := range st.sessions() {
+			s.forget(ses)
 		}
 		for _, o := range st.outputs {
 			o.close()

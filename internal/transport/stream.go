@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"slices"
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
@@ -11,24 +12,40 @@ import (
 // stream is what outlives the sessions of one stream: its outputs, its viewers
 // and the fencing term of whoever commands it. Guarded by Service.mu.
 type stream struct {
-	id        gk.StreamID
-	term      uint64 // highest seen; lower ones are refused
-	current   *session
-	candidate *session // assigned, but nothing armed yet
-	viewers   *viewers
-	outputs   []output
-	disarmed  time.Time // when its keys were last ordered away; leases from before are void
+	id      gk.StreamID
+	term    uint64 // highest seen; lower ones are refused
+	current *session
+	// waiting are sessions that were assigned and whose first packet has not come,
+	// oldest first. Several may wait: what is asked late for an older one must not
+	// push out the newest.
+	waiting  []*session
+	viewers  *viewers
+	outputs  []output
+	disarmed time.Time // when its keys were last ordered away; leases from before are void
 }
 
 // session finds the session with an id, nil if it is not here.
 func (st *stream) session(id gk.SessionID) *session {
-	for _, s := range []*session{st.current, st.candidate} {
-		if s != nil && s.id == id {
+	for _, s := range st.sessions() {
+		if s.id == id {
 			return s
 		}
 	}
 	return nil
 }
+
+// sessions lists the current one and those that wait.
+func (st *stream) sessions() []*session {
+	all := slices.Clone(st.waiting)
+	if st.current != nil {
+		all = append(all, st.current)
+	}
+	return all
+}
+
+// after reports whether a session was opened after another one, by the epochs that
+// each began with here: they rise over a stream's sessions.
+func (s *session) after(o *session) bool { return s.began > o.epoch }
 
 // serving is the session that the stream is: the one whose packets came last, or
 // the one that is waited for. Nil if there is none.
@@ -36,7 +53,10 @@ func (st *stream) serving() *session {
 	if st.current != nil {
 		return st.current
 	}
-	return st.candidate
+	if n := len(st.waiting); n > 0 {
+		return st.waiting[n-1]
+	}
+	return nil
 }
 
 // session is one run of one stream. Guarded by Service.mu.
@@ -55,10 +75,11 @@ type session struct {
 	lapsed bool      // the lease has run out, or never began: nothing is delivered
 
 	counts    counts
-	delivered uint64 // packets
-	bytes     uint64 // RTP payload, delivered
-	lost      uint64 // packets whose gaps were given up
-	epoch     gk.Epoch
+	delivered uint64   // packets
+	bytes     uint64   // RTP payload, delivered
+	lost      uint64   // packets whose gaps were given up
+	epoch     gk.Epoch // of the newest packet that was accepted
+	began     gk.Epoch // the lowest that was armed
 	highest   gk.Index // accepted
 	last      time.Time
 }
