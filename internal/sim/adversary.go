@@ -331,6 +331,13 @@ func (w *world) secondOwner() {
 	w.after(w.between(100*time.Millisecond, 8*time.Second), func() {
 		w.trace("the first processing service stops")
 		old.kill()
+		if p := w.processing.p; w.processing.newest == old && !p.dead && !p.doomed {
+			// It was slow to start and so has the later term: whoever is left has been
+			// replaced by it, and a supervisor has to start it anew.
+			w.trace("and so does the second, which it had replaced")
+			p.kill()
+			w.processing.start()
+		}
 	})
 }
 

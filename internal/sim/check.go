@@ -83,7 +83,8 @@ type streamFacts struct {
 type sessionFacts struct {
 	by     *encoder
 	over   bool
-	agreed bool // its first ACK was verified
+	held   time.Duration // when it was last told that another session is alive
+	agreed bool          // its first ACK was verified
 	begun  time.Duration
 	alive  time.Duration // when it last said something
 	epochs []gk.Epoch    // installed, in order
@@ -240,10 +241,12 @@ func (c *checker) deviceTold(e *encoder, ev gk.Event) {
 	c.mix(uint64(ev.Epoch)<<32 ^ uint64(ev.Index) ^ uint64(c.engine.now))
 	k, s := c.facts(p), c.of(ev.Stream)
 	k.installed, k.first = true, ev.Index
-	if have := c.raised[e]; ev.Epoch <= have {
+	// A device that crashed before it wrote its newest epoch down, and a store from
+	// yesterday, together have forgotten it.
+	if have := c.raised[e]; ev.Epoch <= have && !(c.restored && e.high < have) {
 		c.violate(InvRising, "%s goes from epoch %d to epoch %d", e.p.name, have, ev.Epoch)
 	}
-	c.raised[e] = ev.Epoch
+	c.raised[e] = max(c.raised[e], ev.Epoch)
 	// A store from yesterday cannot know an epoch that only a clone used since.
 	if have, used := s.epochs[ev.Epoch]; used && have != k.print && !c.restored {
 		c.violate(InvRising, "devices of %s used two keys as epoch %d", ev.Stream, ev.Epoch)
@@ -368,7 +371,11 @@ func (c *checker) stolenBefore(p place) bool {
 // ended reports whether a session is no longer the one that the stream runs.
 func (c *checker) ended(p place) bool {
 	x := c.session(p.stream, p.session)
-	return x == nil || x.over || !x.agreed && c.overtaken(p) || c.usurped(p)
+	if x == nil || x.over || c.usurped(p) {
+		return true
+	}
+	// A candidate may have to give way after it was given a key.
+	return !x.agreed && (c.overtaken(p) || x.held > 0 && c.engine.now-x.held < 5*time.Second)
 }
 
 func (c *checker) ofClone(p place) bool {
@@ -460,6 +467,10 @@ func (c *checker) event(p *process, data []byte) {
 	case gk.EventSessionStarted:
 		if x := c.session(e.Stream, e.Session); x != nil && p.name == "processing" {
 			x.agreed = true
+		}
+	case gk.EventSessionRejected:
+		if x := c.session(e.Stream, e.Session); x != nil && p.name == "processing" && e.Detail["code"] == string(gkrp.CodeBusy) {
+			x.held = c.engine.now
 		}
 	case gk.EventSessionEnded:
 		c.sessionOver(e.Session)

@@ -130,6 +130,7 @@ type processingRole struct {
 	p          *process
 	svc        *processing.Service
 	others     []*process
+	newest     *process // has the latest term
 	key        ed25519.PrivateKey
 	controller []byte
 }
@@ -162,6 +163,7 @@ func (r *processingRole) start() {
 			})
 			return
 		}
+		r.newest = p
 		if r.p == p {
 			r.svc = svc
 		}
