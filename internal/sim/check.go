@@ -71,8 +71,6 @@ type keyFacts struct {
 
 type streamFacts struct {
 	sessions map[gk.SessionID]*sessionFacts
-	newest   gk.SessionID // begun last by the device that is no clone
-	decided  []time.Duration
 	tokens   float64
 	refilled time.Duration
 	owner    *process
@@ -140,9 +138,6 @@ func (c *checker) facts(p place) *keyFacts {
 
 // receiverMade: a role made a key pair for keys to be sealed to.
 func (c *checker) receiverMade(id, role string) { c.receivers[id] = role }
-
-// stored: the store took a record.
-func (c *checker) stored(string) {}
 
 // sealed: the key service seals a key for somebody.
 func (c *checker) sealed(e gkrp.KeyEnvelope, f fingerprint) {
@@ -214,9 +209,6 @@ func (c *checker) sessionBegun(e *encoder, id gk.SessionID) {
 	c.sessionCount++
 	s := c.of(e.stream())
 	s.sessions[id] = &sessionFacts{by: e, begun: c.engine.now, alive: c.engine.now}
-	if !e.clone {
-		s.newest = id
-	}
 }
 
 func (c *checker) session(stream gk.StreamID, id gk.SessionID) *sessionFacts {
@@ -259,14 +251,13 @@ func (c *checker) deviceTold(e *encoder, ev gk.Event) {
 
 // datagram is a packet on its way, with what only the simulation knows.
 type datagram struct {
-	kind    byte
-	bytes   []byte
-	place   place
-	index   gk.Index
-	sentAt  time.Duration
-	again   bool // a copy of it came before
-	touched bool // changed or held up beyond what the path does
-	run     int  // of the transport, when it was sent
+	kind   byte
+	bytes  []byte
+	place  place
+	index  gk.Index
+	sentAt time.Duration
+	again  bool // a copy of it came before
+	run    int  // of the transport, when it was sent
 }
 
 // sent: a device hands a packet to its socket.
@@ -341,7 +332,7 @@ func (c *checker) landed(t *transportRole, d datagram, cause string) {
 		_ = bus.TransportProof.Tell(&port{t.p, c.bus}, bus.Proof{Transport: t.id, Stream: p.stream, Session: p.session, Epoch: p.epoch, Index: d.index, What: "two-writers"})
 	}
 	switch {
-	case d.again || d.touched:
+	case d.again:
 	case c.ofClone(d.place): // it has no right to be seen
 	case cause == "duplicate": // somebody repeated it, and was faster
 	case c.engine.now-c.jumped[d.place.stream] < 500*time.Millisecond: // packets overtake one another across the jump

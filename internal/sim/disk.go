@@ -109,7 +109,6 @@ func (s *shelf) write(ctx context.Context, key string, value []byte, refuse func
 			return
 		}
 		s.d.entries[key] = store.Entry{Key: key, Value: value, Revision: rev}
-		s.d.check.stored(key)
 	})
 	if err == nil {
 		err = refused

@@ -190,8 +190,6 @@ type encoder struct {
 	number  byte
 	clone   bool
 	key     ed25519.PrivateKey
-	ca      []byte
-	cert    []byte
 	kmsKey  ed25519.PublicKey
 	p       *process
 	dev     *device.Detached
@@ -412,7 +410,7 @@ func (w *world) enrolAll(p *process) {
 		must(err)
 		joined, err := bus.KMSJoin.Do(ctx, o, bus.JoinRequest{Device: e.id, Hash: hash[:], CSR: csr})
 		must(err)
-		e.key, e.ca, e.cert, e.kmsKey = private, joined.CA, joined.Certificate, joined.KMSPublic
+		e.key, e.kmsKey = private, joined.KMSPublic
 	}
 }
 

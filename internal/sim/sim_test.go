@@ -15,14 +15,14 @@ import (
 )
 
 var (
-	seeds  = flag.Int("seeds", 24, "how many seeds to simulate")
-	first  = flag.Uint64("first", 1, "the first seed")
-	seed   = flag.Uint64("seed", 0, "simulate this seed alone, and write every step")
-	active = flag.Duration("active", 40*time.Second, "virtual time in which faults and adversaries act")
-	real   = flag.Bool("real", false, "use HPKE and Ed25519 in place of keyed hashes")
-	keep   = flag.Int("keep", 3, "stop after so many failing seeds")
-	fault  = flag.String("break", "", "deliberate fault, with -seed")
-	calmly = flag.Bool("calm", false, "no faults, no adversaries")
+	seeds   = flag.Int("seeds", 12, "how many seeds to simulate")
+	first   = flag.Uint64("first", 1, "the first seed")
+	seed    = flag.Uint64("seed", 0, "simulate this seed alone, and write every step")
+	active  = flag.Duration("active", 40*time.Second, "virtual time in which faults and adversaries act")
+	genuine = flag.Bool("real", false, "use HPKE and Ed25519 in place of keyed hashes")
+	keep    = flag.Int("keep", 3, "stop after so many failing seeds")
+	fault   = flag.String("break", "", "deliberate fault, with -seed")
+	calmly  = flag.Bool("calm", false, "no faults, no adversaries")
 )
 
 // fail runs a failing seed once more to tell how it came to that.
@@ -38,7 +38,7 @@ func fail(t *testing.T, o Options, r Result) {
 }
 
 func TestSimulation(t *testing.T) {
-	o := Options{Active: *active, Real: *real, Calm: *calmly, Dir: t.TempDir(), Break: *fault}
+	o := Options{Active: *active, Real: *genuine, Calm: *calmly, Dir: t.TempDir(), Break: *fault}
 	if *seed != 0 {
 		var trace bytes.Buffer
 		o.Seed, o.Trace = *seed, &trace
@@ -143,7 +143,7 @@ func TestEveryInvariantCatchesItsFault(t *testing.T) {
 // With the real HPKE and signatures everything is as with the cheap ones.
 func TestRealCryptography(t *testing.T) {
 	n := uint64(2)
-	if *real {
+	if *genuine {
 		n = uint64(*seeds)
 	}
 	o := Options{Active: *active, Real: true, Dir: t.TempDir()}
