@@ -88,6 +88,13 @@ type sessionFacts struct {
 	epochs []gk.Epoch    // installed, in order
 }
 
+// taken is an index at which a thief's packet was delivered.
+type taken struct {
+	by     gk.TransportID
+	stream gk.StreamID
+	index  gk.Index
+}
+
 // checker watches a run from above. What it knows, it has seen happen, and not
 // been told.
 type checker struct {
@@ -98,6 +105,7 @@ type checker struct {
 	streams   map[gk.StreamID]*streamFacts
 	raised    map[*encoder]gk.Epoch
 	restored  bool
+	taken     map[taken]bool
 	jumped    map[gk.StreamID]time.Duration // when the device last left indices out
 
 	rotations, packets, delivered, sessionCount uint64
@@ -108,7 +116,7 @@ type checker struct {
 func newChecker(w *world) *checker {
 	return &checker{
 		world: w, keys: map[place]*keyFacts{}, prints: map[fingerprint]place{}, receivers: map[string]string{},
-		streams: map[gk.StreamID]*streamFacts{}, raised: map[*encoder]gk.Epoch{}, jumped: map[gk.StreamID]time.Duration{}, byReason: map[gk.Reason]uint64{},
+		streams: map[gk.StreamID]*streamFacts{}, raised: map[*encoder]gk.Epoch{}, jumped: map[gk.StreamID]time.Duration{}, taken: map[taken]bool{}, byReason: map[gk.Reason]uint64{},
 	}
 }
 
@@ -314,6 +322,9 @@ func (w *world) land(t *transportRole, d datagram) {
 		return
 	}
 	cause := t.svc.Judge(t.p.Now(), d.bytes)
+	if k := w.check.keys[d.place]; w.opt.Trace != nil && (cause != "" || d.kind != fromDevice || k != nil && d.index < k.first+4) {
+		w.trace("%s: %c index %d of %s: %q", t.id, d.kind, d.index, d.place, cause)
+	}
 	w.check.landed(t, d, cause)
 }
 
@@ -339,7 +350,7 @@ func (c *checker) landed(t *transportRole, d datagram, cause string) {
 	case c.engine.now-d.sentAt >= 100*time.Millisecond: // the reorder buffer does not wait longer
 	case k.stolen: // the thief is free to fill indices before first
 	case d.run != t.run || k.armed[t.id] != t.run: // it restarted
-	case cause == "late" && !k.told[t.id] && c.stolenBefore(d.place):
+	case cause == "late" && (!k.told[t.id] || c.taken[taken{t.id, d.place.stream, d.index}]) && c.stolenBefore(d.place):
 		// Packets overtook one another where the thief had been, before the device's
 		// word of its first index came: the first that arrived stands for it.
 	case c.ended(d.place):
@@ -379,7 +390,7 @@ func (c *checker) ofClone(p place) bool {
 func (c *checker) usurped(p place) bool {
 	mine := c.session(p.stream, p.session)
 	for _, x := range c.of(p.stream).sessions {
-		if x.by.clone != mine.by.clone && x.begun > mine.begun && len(x.epochs) > 0 {
+		if x.by.clone != mine.by.clone && x.alive >= mine.begun && len(x.epochs) > 0 {
 			return true
 		}
 	}
@@ -411,6 +422,7 @@ func (c *checker) tapped(t *transportRole, stream gk.StreamID, index gk.Index, p
 			c.violate(InvThief, "%s delivers a packet of another stream to %s", t.id, stream)
 		}
 	case fromThief:
+		c.taken[taken{t.id, stream, index}] = true
 		for id := range c.of(stream).sessions {
 			if c.keys[place{stream, id, epoch}] == nil {
 				continue

@@ -221,6 +221,7 @@ func (b *busNet) overhear(r *responder, subject string, data, answer []byte) {
 		} else {
 			var req bus.SwitchRequest
 			must(cbor.Unmarshal(data, &req))
+			b.trace("%s is told of %s epoch %d: first %d", t.id, req.Stream, req.Epoch, req.First)
 			b.check.told(t, req)
 		}
 	}
