@@ -141,7 +141,6 @@ func (s *Service) arm(_ context.Context, req bus.ArmRequest) (bus.Empty, error) 
 		open.Wipe()
 		return bus.Empty{}, bus.Refuse(bus.CodeUnavailable, "stream %s, epoch %d: %v", req.Stream, req.Epoch, err)
 	case known:
-		open.Wipe()
 		return bus.Empty{}, nil
 	}
 	if ses.began == 0 || req.Epoch < ses.began {

@@ -87,14 +87,25 @@ func (k *slots) find(e gk.Epoch) *slot {
 
 // arm takes a key in, ready to open packets. Where a stolen key is the reason, the
 // keys before it serve on for a limited time only, whether the device answers or
-// not, and make room. Arming an epoch again changes nothing but that: proof may
-// come when the epoch is armed already.
+// not, and make room. Arming an epoch again changes nothing but that, as proof may
+// come when the epoch is armed already, and the key if nothing was sent under it.
+// It owns open unless it fails.
 func (k *slots) arm(now time.Time, epoch gk.Epoch, reason gk.Reason, open *media.Opener) error {
 	if have := k.find(epoch); have != nil {
 		if reason == gk.ReasonProof && have.reason != reason {
 			have.reason = reason
 			k.endBefore(now, epoch)
 		}
+		if have.begun || have.told {
+			open.Wipe()
+			return nil
+		}
+		// Nothing was sent under it yet. A key service whose store was restored from
+		// a backup has made the epoch's key anew, and the device is given that one.
+		have.open.Wipe()
+		have.open = open
+		have.end = gk.MaxIndex + 1
+		k.bound()
 		return nil
 	}
 	if epoch <= k.gone {

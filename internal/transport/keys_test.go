@@ -334,3 +334,35 @@ func TestSlotsAreBounded(t *testing.T) {
 		t.Fatalf("armed without end: %q", got)
 	}
 }
+
+// TestKeyMadeAnewIsArmedAnew: a key service whose store was restored makes another
+// key for an epoch that is armed already. It counts as long as nothing was sent.
+func TestKeyMadeAnewIsArmedAnew(t *testing.T) {
+	opener := func(key keyring.MediaKey) *media.Opener {
+		o, err := media.NewOpener(key, testSSRC, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	k := slots{times: keyTimes{grace: time.Second, watch: time.Second, proofLife: time.Second, life: time.Hour}}
+	now := time.Unix(1, 0)
+	yesterdays := mediaKey(t, 9)
+	for _, key := range []keyring.MediaKey{yesterdays, mediaKey(t, 1)} {
+		if err := k.arm(now, 1, gk.ReasonSchedule, opener(key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := k.find(1)
+	o, v := s.open.Open(nil, sealAs(t, 1, 100, tsPayload(100)))
+	if v != media.OK {
+		t.Fatalf("under the new key: %v", v)
+	}
+	k.seen(now, s, o.Index)
+	if err := k.arm(now, 1, gk.ReasonSchedule, opener(yesterdays)); err != nil {
+		t.Fatal(err)
+	}
+	if _, v := s.open.Open(nil, sealAs(t, 1, 101, tsPayload(101))); v != media.OK {
+		t.Errorf("a key in use was replaced: %v", v)
+	}
+}
