@@ -1,0 +1,76 @@
+package processing
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+)
+
+// info describes the profile.
+func (b *behaviour) info() bus.ProfileInfo {
+	i := bus.ProfileInfo{
+		Stream: b.alerts.stream, Stage: b.stage, Version: b.profile.Version, Windows: b.learned, Wanted: hops(b.cfg.Learn),
+		Learned: b.profile.Learned, Approved: b.profile.Approved, Why: b.profile.Why, Probation: b.probation,
+		Planned: b.planned, Stored: b.profile.Profile != nil, Refused: b.refused,
+	}
+	p := b.profile.Profile
+	if p == nil && b.judge != nil {
+		p = b.judge.Profile()
+	}
+	if p != nil {
+		i.Words, i.Form = len(p.Vocabulary.Words), p.Form.String()
+	} else if !b.session.IsZero() {
+		i.Form = b.form.String()
+	}
+	if b.profile.Profile != nil {
+		i.Windows = b.profile.Profile.Hops
+	} else {
+		i.Learned, i.Approved = time.Time{}, time.Time{}
+	}
+	return i
+}
+
+// explain tells how the stream is judged.
+func (b *behaviour) explain() bus.Explanation {
+	e := bus.Explanation{
+		Stream: b.alerts.stream, Responses: b.cfg.Responses, Profile: b.info(), Sensitivity: b.cfg.Sensitivity,
+		At: b.at, Score: b.verdict.Score, Outsiders: b.dropped,
+	}
+	if b.judge != nil {
+		for _, d := range b.judge.Evidence() {
+			e.Detectors = append(e.Detectors, bus.Detector{Kind: d.Kind, Class: bus.Class(d.Class), Score: finite(d.Score), Value: finite(d.Value), Limit: finite(d.Limit), Text: d.Text, Advisory: d.Advisory})
+		}
+		slices.SortStableFunc(e.Detectors, func(x, y bus.Detector) int { return cmp.Compare(y.Score, x.Score) })
+	}
+	for _, a := range slices.Backward(b.alerts.all) {
+		if a.Closed.IsZero() {
+			e.Open = append(e.Open, a)
+		} else if e.Last == nil {
+			e.Last = &a
+		}
+	}
+	return e
+}
+
+// finite keeps numbers fit for JSON.
+func finite(x float64) float64 {
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		return 0
+	}
+	return x
+}
+
+// scores are what is told once a second.
+func (b *behaviour) scores() bus.StreamScores {
+	s := bus.StreamScores{Stream: b.alerts.stream, Stage: b.stage, Score: finite(b.verdict.Score), Open: len(b.alerts.open)}
+	if b.judge != nil {
+		s.Detectors = map[string]float64{}
+		for _, d := range b.judge.Evidence() {
+			s.Detectors[d.Kind] = max(s.Detectors[d.Kind], finite(d.Score))
+		}
+	}
+	return s
+}
