@@ -29,9 +29,12 @@ type JoinConfig struct {
 	// TLS has the certificate of this server, from the CA whose fingerprint is
 	// in the join token.
 	TLS *tls.Config
-	// Broker is the host:port of the MQTT broker, told to the device.
-	Broker string
-	Log    *slog.Logger
+	// Broker is where the MQTT broker is, told to the device: host:port of our
+	// own, or the URL of somebody else's with the certificates (DER) of its CA;
+	// none: the device is to trust its system's.
+	Broker   string
+	BrokerCA [][]byte
+	Log      *slog.Logger
 }
 
 // joinRequest is the body of POST /v1/join.
@@ -44,7 +47,8 @@ type joinRequest struct {
 // joinAnswer is what the device keeps.
 type joinAnswer struct {
 	bus.JoinReply
-	Broker string `json:"broker"`
+	Broker   string   `json:"broker"`
+	BrokerCA [][]byte `json:"broker_ca,omitempty"`
 }
 
 // RunJoin serves POST /v1/join over TLS on ln until ctx ends.
@@ -85,7 +89,7 @@ func joinHandler(cfg JoinConfig, conn bus.Conn) http.Handler {
 			s.fail(w, r, err)
 			return
 		}
-		reply(w, http.StatusOK, joinAnswer{JoinReply: rep, Broker: cfg.Broker})
+		reply(w, http.StatusOK, joinAnswer{JoinReply: rep, Broker: cfg.Broker, BrokerCA: cfg.BrokerCA})
 	})
 	return mux
 }

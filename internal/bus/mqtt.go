@@ -6,11 +6,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/eclipse/paho.mqtt.golang/packets"
 )
 
 // ErrBroker is wrapped by the errors of [DialMQTT].
@@ -25,13 +28,22 @@ type MQTTConfig struct {
 	Address     string          // host:port
 	ClientID    string          // must be what the certificate names
 	Certificate tls.Certificate // the client's own
-	CA          *x509.CertPool  // whom to trust
+	CA          *x509.CertPool  // whom to trust; nil: the CAs of the system
 	ServerName  string          // name in the broker's certificate; none: the host of Address
 	Plain       bool            // no TLS: only for a broker on the same machine
+	TLS12       bool            // accept TLS 1.2 too, from brokers that know no newer
+	// User and PasswordFile are for brokers that want them. The file is read at
+	// every connection, and nothing of it is kept.
+	User, PasswordFile string
+	// Patient makes a broker that cannot be reached yet no error: it is tried for
+	// ever. One that refuses us is an error all the same.
+	Patient bool
 	// Lost and Up are called, from other goroutines, when the connection is lost
-	// and when it is there (again). Either may be nil.
-	Lost func(error)
-	Up   func()
+	// and when it is there (again); Refused when the broker refuses a
+	// subscription that it granted before. Each may be nil.
+	Lost    func(error)
+	Up      func()
+	Refused func(error)
 }
 
 const (
@@ -41,9 +53,10 @@ const (
 )
 
 type mqttCourier struct {
-	client mqtt.Client
-	mu     sync.Mutex
-	subs   map[string]mqtt.MessageHandler
+	client  mqtt.Client
+	refused func(error)
+	mu      sync.Mutex
+	subs    map[string]mqtt.MessageHandler
 }
 
 // DialMQTT connects to a broker with MQTT 3.1.1 over TLS. It fails when the
@@ -53,7 +66,7 @@ func DialMQTT(ctx context.Context, c MQTTConfig) (Courier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: address %q is not host:port: %v", ErrBroker, c.Address, err)
 	}
-	k := &mqttCourier{subs: map[string]mqtt.MessageHandler{}}
+	k := &mqttCourier{subs: map[string]mqtt.MessageHandler{}, refused: c.Refused}
 	o := mqtt.NewClientOptions().
 		SetClientID(c.ClientID).
 		SetCleanSession(true).
@@ -63,10 +76,11 @@ func DialMQTT(ctx context.Context, c MQTTConfig) (Courier, error) {
 		SetPingTimeout(mqttKeepAlive).
 		SetWriteTimeout(mqttConnectTimeout).
 		SetAutoReconnect(true).
+		SetConnectRetryInterval(mqttReconnectMax).
 		SetMaxReconnectInterval(mqttReconnectMax).
 		SetOrderMatters(true).
-		SetOnConnectHandler(func(mqtt.Client) {
-			k.resubscribe()
+		SetOnConnectHandler(func(client mqtt.Client) {
+			k.resubscribe(client)
 			if c.Up != nil {
 				c.Up()
 			}
@@ -76,41 +90,120 @@ func DialMQTT(ctx context.Context, c MQTTConfig) (Courier, error) {
 				c.Lost(err)
 			}
 		})
+	if c.User != "" {
+		if _, err := c.password(); err != nil {
+			return nil, err
+		}
+		o.SetCredentialsProvider(func() (string, string) {
+			password, _ := c.password() // a file that is gone is a refused connection
+			return c.User, password
+		})
+	}
 	if c.Plain {
 		o.AddBroker("tcp://" + c.Address)
 	} else {
-		name := c.ServerName
-		if name == "" {
-			name = host
-		}
 		o.AddBroker("ssl://" + c.Address)
-		o.SetTLSConfig(&tls.Config{
-			MinVersion:   tls.VersionTLS13,
-			Certificates: []tls.Certificate{c.Certificate},
-			RootCAs:      c.CA,
-			ServerName:   name,
-		})
+		o.SetTLSConfig(c.tls(host))
 	}
-	k.client = mqtt.NewClient(o)
-	t := k.client.Connect()
+	k.client, err = connect(ctx, o)
+	if err == nil {
+		return k, nil
+	}
+	if c.Patient && unreachable(err) {
+		if c.Lost != nil {
+			c.Lost(fmt.Errorf("%s cannot be reached yet: %w", c.Address, err))
+		}
+		k.client = mqtt.NewClient(o.SetConnectRetry(true))
+		k.client.Connect()
+		return k, nil
+	}
+	return nil, explain(c, err)
+}
+
+func connect(ctx context.Context, o *mqtt.ClientOptions) (mqtt.Client, error) {
+	client := mqtt.NewClient(o)
+	t := client.Connect()
 	select {
 	case <-t.Done():
 	case <-ctx.Done():
-		k.client.Disconnect(0)
+		client.Disconnect(0)
 		return nil, ctx.Err()
 	}
 	if err := t.Error(); err != nil {
-		k.client.Disconnect(0)
-		return nil, fmt.Errorf("%w: %s: %w: is gaitkeeper serve running there, and the port open?", ErrBroker, c.Address, err)
+		client.Disconnect(0)
+		return nil, err
 	}
-	return k, nil
+	return client, nil
 }
 
-func (k *mqttCourier) resubscribe() {
+func (c MQTTConfig) password() (string, error) {
+	if c.PasswordFile == "" {
+		return "", nil
+	}
+	return ReadSecretLine("mqtt-password-file", c.PasswordFile)
+}
+
+func (c MQTTConfig) tls(host string) *tls.Config {
+	t := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: c.CA, ServerName: c.ServerName}
+	if t.ServerName == "" {
+		t.ServerName = host
+	}
+	if c.TLS12 {
+		t.MinVersion = tls.VersionTLS12
+	}
+	if len(c.Certificate.Certificate) > 0 {
+		// Shown whatever CAs the broker names: lists are often incomplete, and a
+		// certificate that is not asked for is not sent.
+		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &c.Certificate, nil }
+	}
+	return t
+}
+
+// unreachable tells whether nobody was there, or answered in time; everything
+// else is a refusal, which trying again does not mend.
+func unreachable(err error) bool {
+	var op *net.OpError
+	var timeout net.Error
+	var cert *tls.CertificateVerificationError
+	if errors.As(err, &cert) {
+		return false
+	}
+	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, io.EOF)
+}
+
+// explain says what a refused connection most likely means.
+func explain(c MQTTConfig, err error) error {
+	var cert *tls.CertificateVerificationError
+	var alert tls.AlertError
+	why := "is gaitkeeper serve running there, and the port open?"
+	if c.Plain || c.TLS12 {
+		why = "is the broker running there, and the port open?"
+	}
+	switch {
+	case errors.As(err, &cert):
+		why = "is the broker's certificate from the CA given with --mqtt-ca, and for this host name?"
+	case errors.As(err, &alert) || strings.Contains(err.Error(), "remote error: tls"):
+		why = "the broker does not accept our certificate: does it trust the CA that issued it?"
+	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword), errors.Is(err, packets.ErrorRefusedNotAuthorised):
+		why = fmt.Sprintf("the broker does not let %q in: check its users, and --mqtt-user and --mqtt-password-file or the certificate", c.ClientID)
+	case errors.Is(err, packets.ErrorRefusedIDRejected):
+		why = fmt.Sprintf("the broker does not allow the client id %q", c.ClientID)
+	}
+	return fmt.Errorf("%w: %s: %w: %s", ErrBroker, c.Address, err, why)
+}
+
+// resubscribe takes the subscriptions up again. It waits for nothing: it runs on
+// the connection's own goroutine.
+func (k *mqttCourier) resubscribe(client mqtt.Client) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for f, h := range k.subs {
-		k.client.Subscribe(f, 0, h) // without waiting: this runs on the connection's own goroutine
+		t := client.Subscribe(f, 0, h)
+		go func() {
+			if err := granted(t, f); err != nil && k.refused != nil && client.IsConnectionOpen() {
+				k.refused(err)
+			}
+		}()
 	}
 }
 
@@ -124,21 +217,29 @@ func (k *mqttCourier) Send(topic string, payload []byte) error {
 	return nil
 }
 
-// Listen implements [Courier]. A subscription that the broker refuses is an error.
+// Listen implements [Courier]. A subscription that the broker refuses is an
+// error; without a connection it is made when there is one.
 func (k *mqttCourier) Listen(filter string, handle func(string, []byte)) error {
 	h := func(_ mqtt.Client, m mqtt.Message) { handle(m.Topic(), m.Payload()) }
 	k.mu.Lock()
 	k.subs[filter] = h
 	k.mu.Unlock()
-	t, _ := k.client.Subscribe(filter, 0, h).(*mqtt.SubscribeToken)
+	if !k.client.IsConnectionOpen() {
+		return nil
+	}
+	return granted(k.client.Subscribe(filter, 0, h), filter)
+}
+
+// granted waits for the broker's answer to a subscription.
+func granted(t mqtt.Token, filter string) error {
 	if !t.WaitTimeout(mqttConnectTimeout) {
 		return fmt.Errorf("%w: no answer to the subscription to %s", ErrBroker, filter)
 	}
 	if err := t.Error(); err != nil {
 		return fmt.Errorf("%w: subscribe to %s: %w", ErrBroker, filter, err)
 	}
-	if t.Result()[filter] == 0x80 {
-		return fmt.Errorf("%w: it refuses the subscription to %s: this certificate may not listen there", ErrBroker, filter)
+	if s, ok := t.(*mqtt.SubscribeToken); ok && s.Result()[filter] == 0x80 {
+		return fmt.Errorf("%w: it refuses the subscription to %s: its access rules do not let us listen there", ErrBroker, filter)
 	}
 	return nil
 }

@@ -182,21 +182,63 @@ const sendBuffer = 2 << 20
 // connectPause is between attempts of [Connect].
 const connectPause = time.Second
 
+// BrokerAccess is how a device reaches its MQTT broker otherwise than its identity
+// says; each empty field leaves it as it was.
+type BrokerAccess struct {
+	URL          string // as [bus.ParseBroker] reads it
+	CA           string // file with the CA of the broker named by URL
+	User         string // for brokers that want one
+	PasswordFile string
+}
+
+// config is how to dial the broker.
+func (a BrokerAccess) config(i Identity, log *slog.Logger) (bus.MQTTConfig, error) {
+	where, ca := i.Broker, i.BrokerCA
+	if a.URL != "" {
+		where, ca = a.URL, nil
+	}
+	b, err := bus.ParseBroker(where)
+	if err != nil {
+		return bus.MQTTConfig{}, err
+	}
+	if a.CA != "" {
+		if ca, err = bus.ReadCAFile("mqtt-ca", a.CA); err != nil {
+			return bus.MQTTConfig{}, err
+		}
+	}
+	c := bus.MQTTConfig{
+		Address: b.Address, Plain: b.Plain, TLS12: b.Foreign, ClientID: string(i.Device), Certificate: i.Certificate(), CA: i.Roots(),
+		User: a.User, PasswordFile: a.PasswordFile,
+		Lost: func(err error) {
+			log.Warn("broker lost; media goes on under the current key", "broker", where, "err", err)
+		},
+		Refused: func(err error) { log.Error("the broker refuses what it granted", "broker", where, "err", err) },
+		Up:      func() { log.Info("broker connected", "broker", where) },
+	}
+	if b.Foreign {
+		c.CA = bus.Pool(ca)
+	}
+	return c, nil
+}
+
 // Connect reaches the identity's MQTT broker, trying for as long as patience.
 func Connect(ctx context.Context, i Identity, patience time.Duration, log *slog.Logger) (bus.Courier, error) {
+	return BrokerAccess{}.Connect(ctx, i, patience, log)
+}
+
+// Connect is the function [Connect], to the broker that a names.
+func (a BrokerAccess) Connect(ctx context.Context, i Identity, patience time.Duration, log *slog.Logger) (bus.Courier, error) {
 	until := time.Now().Add(patience)
+	cfg, err := a.config(i, log)
+	if err != nil {
+		return nil, err
+	}
 	for {
-		c, err := bus.DialMQTT(ctx, bus.MQTTConfig{
-			Address: i.Broker, ClientID: string(i.Device), Certificate: i.Certificate(), CA: i.Roots(),
-			Lost: func(err error) {
-				log.Warn("broker lost; media goes on under the current key", "broker", i.Broker, "err", err)
-			},
-			Up: func() { log.Info("broker connected", "broker", i.Broker) },
-		})
+		c, err := bus.DialMQTT(ctx, cfg)
 		if err == nil || ctx.Err() != nil || !time.Now().Add(connectPause).Before(until) {
 			return c, err
 		}
-		log.Warn("broker cannot be reached yet", "broker", i.Broker, "err", err)
+		log.Warn("broker cannot be reached yet", "broker", cfg.Address, "err", err)
 		t := time.NewTimer(connectPause)
 		select {
 		case <-t.C:

@@ -23,6 +23,10 @@ type Command struct {
 	Join      string        `placeholder:"TOKEN" env:"GAITKEEPER_JOIN" help:"Join token that gaitkeeper enroll printed, or @FILE that holds it. Needed at the first start; harmless at later ones."`
 	Stream    []string      `sep:"none" placeholder:"NAME" env:"GAITKEEPER_STREAM" help:"Name of the stream, one for each --source in order. Default of the first: the device's name."`
 	State     string        `type:"path" placeholder:"DIR" env:"GAITKEEPER_STATE" help:"Directory that holds this device's identity. Default: .gaitkeeper/devices/DEVICE in the home directory."`
+	Broker    string        `name:"mqtt-broker" placeholder:"URL" env:"GAITKEEPER_MQTT_BROKER" help:"MQTT broker to use instead of the one that was named when this device joined: mqtts://HOST:PORT."`
+	BrokerCA  string        `name:"mqtt-ca" type:"path" placeholder:"FILE" env:"GAITKEEPER_MQTT_CA" help:"CA certificate of that broker in PEM form, where it is none of the system's."`
+	User      string        `name:"mqtt-user" placeholder:"NAME" env:"GAITKEEPER_MQTT_USER" help:"User name at a broker that wants one. The device's certificate is always shown to those that ask for it."`
+	Password  string        `name:"mqtt-password-file" type:"path" placeholder:"FILE" env:"GAITKEEPER_MQTT_PASSWORD_FILE" help:"File whose first line is the password of the MQTT user."`
 	Loop      bool          `help:"Play files again from the start when they end."`
 	Wait      time.Duration `default:"30s" placeholder:"TIME" help:"How long to try to reach the broker at the start before giving up. Once connected, it is tried for ever. Default: 30s."`
 	JSON      bool          `name:"json" help:"Print one JSON object with counts on standard output at the end."`
@@ -92,7 +96,7 @@ func (c *Command) Run(ctx context.Context, std Std, software string) error {
 	cfg.Tell = func(e gk.Event) {
 		log.Info(string(e.Kind), "stream", e.Stream, "session", e.Session, "epoch", e.Epoch, "reason", e.Reason, "index", e.Index, "took", e.Took)
 	}
-	courier, err := Connect(ctx, cfg.Identity, c.Wait, log)
+	courier, err := BrokerAccess{URL: c.Broker, CA: c.BrokerCA, User: c.User, PasswordFile: c.Password}.Connect(ctx, cfg.Identity, c.Wait, log)
 	if err != nil {
 		closeAll()
 		if ctx.Err() != nil {

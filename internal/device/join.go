@@ -37,7 +37,8 @@ type joinRequest struct {
 // joinAnswer is the answer to it.
 type joinAnswer struct {
 	bus.JoinReply
-	Broker string `json:"broker"`
+	Broker   string   `json:"broker"`              // as [bus.ParseBroker] reads it
+	BrokerCA [][]byte `json:"broker_ca,omitempty"` // DER
 }
 
 // Join makes the device that token names out of this state directory: it makes
@@ -92,8 +93,15 @@ func (i *Identity) complete(a joinAnswer, t gkrp.JoinToken) (err error) {
 	if len(a.KMSPublic) != ed25519.PublicKeySize {
 		return fmt.Errorf("the key management service's key has %d bytes", len(a.KMSPublic))
 	}
-	if _, _, err := net.SplitHostPort(a.Broker); err != nil {
-		return fmt.Errorf("the broker's address %q is not host:port", a.Broker)
+	if _, err := bus.ParseBroker(a.Broker); err != nil {
+		return err
+	}
+	for _, der := range a.BrokerCA {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return fmt.Errorf("CA of the broker: %w", err)
+		}
+		i.BrokerCA = append(i.BrokerCA, c)
 	}
 	if sha256.Sum256(a.CA) != t.CAFingerprint {
 		return errors.New("its CA is not the one that the token names")

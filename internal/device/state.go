@@ -37,7 +37,10 @@ type Identity struct {
 	Cert      *x509.Certificate
 	CA        *x509.Certificate
 	KMSPublic ed25519.PublicKey // signs every key envelope
-	Broker    string            // host:port, MQTT over TLS
+	Broker    string            // as [bus.ParseBroker] reads it
+	// BrokerCA is whom a broker of somebody else's is trusted by; none: the CAs of
+	// the system.
+	BrokerCA []*x509.Certificate
 }
 
 // Format keeps the private key out of logs and errors.
@@ -65,7 +68,8 @@ type storedIdentity struct {
 	Key         string        `json:"key"`         // PKCS #8, PEM
 	Certificate string        `json:"certificate"` // PEM
 	CA          string        `json:"ca"`          // PEM
-	KMSPublic   []byte        `json:"kms_public"`  // Ed25519, 32 bytes
+	BrokerCA    []string      `json:"broker_ca,omitempty"`
+	KMSPublic   []byte        `json:"kms_public"` // Ed25519, 32 bytes
 }
 
 // State is a device's directory: its identity, and the highest epoch that each
@@ -169,6 +173,13 @@ func decodeIdentity(b []byte) (Identity, error) {
 	if i.CA, err = parseCertificate(st.CA); err != nil {
 		return Identity{}, fmt.Errorf("CA: %w", err)
 	}
+	for _, text := range st.BrokerCA {
+		c, err := parseCertificate(text)
+		if err != nil {
+			return Identity{}, fmt.Errorf("CA of the broker: %w", err)
+		}
+		i.BrokerCA = append(i.BrokerCA, c)
+	}
 	return i, i.check()
 }
 
@@ -202,8 +213,13 @@ func (s *State) keep(i Identity) error {
 	encode := func(kind string, der []byte) string {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 	}
+	var brokerCA []string
+	for _, c := range i.BrokerCA {
+		brokerCA = append(brokerCA, encode("CERTIFICATE", c.Raw))
+	}
 	b, err := json.MarshalIndent(storedIdentity{
-		Device: i.Device, Streams: i.Streams, Broker: i.Broker, KMSPublic: i.KMSPublic,
+		BrokerCA: brokerCA,
+		Device:   i.Device, Streams: i.Streams, Broker: i.Broker, KMSPublic: i.KMSPublic,
 		Key: encode("PRIVATE KEY", der), Certificate: encode("CERTIFICATE", i.Cert.Raw), CA: encode("CERTIFICATE", i.CA.Raw),
 	}, "", "  ")
 	if err != nil {

@@ -162,7 +162,7 @@ func (a *authority) issue(role, id string, public crypto.PublicKey, hosts []stri
 	}
 	t := &x509.Certificate{
 		SerialNumber:          serial(),
-		Subject:               pkix.Name{CommonName: id},
+		Subject:               pkix.Name{CommonName: commonName(role, id)},
 		URIs:                  []*url.URL{{Scheme: "gaitkeeper", Opaque: role + "/" + id}},
 		NotBefore:             validFrom,
 		NotAfter:              now.Add(serviceLife),
@@ -189,6 +189,15 @@ func (a *authority) issue(role, id string, public crypto.PublicKey, hosts []stri
 		t.NotAfter = a.cert.NotAfter
 	}
 	return x509.CreateCertificate(rand.Reader, t, a.cert, public, a)
+}
+
+// commonName is what brokers of others, which read no URIs, know a holder by. A
+// colon cannot be part of a device's id, so no device is taken for a service.
+func commonName(role, id string) string {
+	if role == roleDevice {
+		return id
+	}
+	return role + ":" + id
 }
 
 // checkIdentityKey: what signs protocol statements must be Ed25519; a server
