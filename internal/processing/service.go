@@ -95,7 +95,8 @@ type Service struct {
 	mu         sync.Mutex
 	streams    map[gk.StreamID]*stream
 	transports map[gk.TransportID]transport
-	outranked  chan struct{} // closed when a later term has to be taken
+	outranked  chan struct{}   // closed when a later term has to be taken
+	raised     map[uint64]bool // terms that this instance tried to write down for that
 	ssrcs      map[uint32]gk.StreamID
 	wg         sync.WaitGroup
 	ctx        context.Context
@@ -124,6 +125,7 @@ func New(cfg Config, conn bus.Conn, courier bus.Courier, records store.KV, signe
 		streams:    map[gk.StreamID]*stream{},
 		transports: map[gk.TransportID]transport{},
 		outranked:  make(chan struct{}),
+		raised:     map[uint64]bool{},
 		ssrcs:      map[uint32]gk.StreamID{},
 	}
 	s.protocol = gkrp.StreamConfig{

@@ -2,6 +2,7 @@ package processing
 
 import (
 	"context"
+	"errors"
 	mrand "math/rand/v2"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/store"
 )
 
 func testConfig() Config {
@@ -382,6 +384,46 @@ func TestTermAfterABackupIsRaised(t *testing.T) {
 			t.Error("no session under the new term")
 		}
 		d.kill()
+		w.close()
+	})
+}
+
+// deafStore does what it is asked and does not answer, once.
+type deafStore struct {
+	store.KV
+	deaf bool
+}
+
+func (d *deafStore) Update(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
+	rev, err := d.KV.Update(ctx, key, value, rev)
+	if key == termKey && d.deaf {
+		d.deaf = false
+		return 0, errors.New("no answer")
+	}
+	return rev, err
+}
+
+// Where the store does not say whether the later term was written, the service
+// does not take what it wrote itself for another instance's.
+func TestTermIsRaisedWithoutTheStoresAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, testConfig())
+		w.crash()
+		deaf := &deafStore{KV: w.records}
+		w.records = deaf
+		w.start()
+		if _, err := w.records.Put(context.Background(), termKey, []byte("0")); err != nil { // under its feet
+			t.Fatal(err)
+		}
+		deaf.deaf = true
+		for range 2 {
+			_ = bus.TransportHere.Tell(w.memory.Conn(), bus.TransportAnnouncement{TransportReceiver: bus.TransportReceiver{Transport: "t2"}, Term: 50})
+			time.Sleep(time.Second)
+		}
+		e, err := w.records.Get(context.Background(), termKey)
+		if err != nil || string(e.Value) != "51" || deaf.deaf {
+			t.Errorf("term %q: %v", e.Value, err)
+		}
 		w.close()
 	})
 }

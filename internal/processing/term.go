@@ -58,11 +58,19 @@ func (s *Service) ifLatest(f func(ctx context.Context)) {
 	})
 }
 
-// replaced reports whether the term on record is later than ours. An earlier one is
-// a backup's.
+// replaced reports whether the term on record is later than ours and another
+// instance's. An earlier one is a backup's.
 func (s *Service) replaced(e store.Entry) bool {
 	t, err := strconv.ParseUint(string(e.Value), 10, 64)
-	return err != nil || t > s.protocol.Term
+	return err != nil || t > s.protocol.Term && !s.wrote(t)
+}
+
+// wrote reports whether this instance tried to write a term that a transport had
+// seen. Where the store did not answer, the record shows whether it was written.
+func (s *Service) wrote(t uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.raised[t]
 }
 
 // raise writes a term down that a transport has seen, above our own, and has the
@@ -73,8 +81,13 @@ func (s *Service) raise(ctx context.Context, seen uint64) {
 	if err != nil || s.replaced(e) || seen > sane {
 		return
 	}
-	if _, err := s.records.Update(ctx, termKey, fmt.Append(nil, seen), e.Revision); err != nil {
-		return // it is announced again
+	if t, err := strconv.ParseUint(string(e.Value), 10, 64); err != nil || t <= s.protocol.Term {
+		s.mu.Lock()
+		s.raised[seen] = true
+		s.mu.Unlock()
+		if _, err := s.records.Update(ctx, termKey, fmt.Append(nil, seen), e.Revision); err != nil {
+			return // it is announced again
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,4 +109,5 @@ func (s *Service) reset() {
 	s.streams = map[gk.StreamID]*stream{}
 	s.ssrcs = map[uint32]gk.StreamID{}
 	s.outranked = make(chan struct{})
+	s.raised = map[uint64]bool{}
 }
