@@ -373,7 +373,7 @@ func decoded(t *testing.T, b []byte) any {
 // is wrong break it, so that the schema says as much as the code does.
 func TestVectorsKeepTheSchema(t *testing.T) {
 	rules := parseCDDL(t, "gkrp.cddl")
-	beyond := regexp.MustCompile(`of no session|without session|range that falls|a tag too few|half a tag`) // rules that the schema cannot say
+	beyond := regexp.MustCompile(`of no session|without session|range that falls|a tag too few|half a tag|half a mark`) // rules that the schema cannot say
 	check := func(name, rule string, wire []byte, outcome string) {
 		t.Helper()
 		n := rules[rule]

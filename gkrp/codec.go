@@ -279,6 +279,9 @@ func validate(m Message) error {
 		if len(m.Tags) > 0 && uint64(len(m.Tags)) != TagPrefix*uint64(m.To-m.From) {
 			return fmt.Errorf("%d bytes of tags for %d indices", len(m.Tags), m.To-m.From)
 		}
+		if m.Ingress != nil {
+			return m.Ingress.validate()
+		}
 	case *Refill:
 		if len(m.Prekeys) > MaxPrekeys {
 			return fmt.Errorf("%d prekeys, want at most %d", len(m.Prekeys), MaxPrekeys)

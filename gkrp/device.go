@@ -25,6 +25,7 @@ type Device struct {
 	reportAt  time.Time
 	number    uint64
 
+	version    Version // chosen
 	policy     Policy
 	term       uint64 // highest fencing term seen: an earlier owner's commands are refused
 	current    gk.Epoch
@@ -162,7 +163,7 @@ func (d *Device) Step(now time.Time, in Input) []Effect {
 		}
 	case Sent:
 		if d.current != 0 {
-			r := in.Report
+			r := in.Report.For(d.version)
 			if !d.policy.Tags {
 				r.Tags = nil
 			}
@@ -252,7 +253,7 @@ func (d *Device) welcomed(now time.Time, w *Welcome) []Effect {
 	}
 	var fx []Effect
 	if d.stage != DeviceRunning {
-		d.stage, d.policy, d.sent = DeviceRunning, w.Policy.For(w.Version), nil
+		d.stage, d.version, d.policy, d.sent = DeviceRunning, w.Version, w.Policy.For(w.Version), nil
 		fx = append(fx, Start{w.SSRC, w.Transports, d.policy, w.Version, w.Suite})
 	}
 	return append(fx, d.granted(g, w.Grant)...)

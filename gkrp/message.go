@@ -32,8 +32,9 @@ type Version uint16
 const (
 	Version0       Version = 0
 	Version1       Version = 1 // REPORT carries tag prefixes
+	Version2       Version = 2 // REPORT carries a summary of what came in from the source
 	MinVersion             = Version0
-	CurrentVersion         = Version1
+	CurrentVersion         = Version2
 )
 
 // Suite names the HPKE algorithms that a media key is sealed with (RFC 9180 §7).
@@ -202,6 +203,19 @@ type Report struct {
 	// Term is the highest fencing term that the device heeds in this session: GRANTs
 	// of a lower one are ignored.
 	Term uint64 `cbor:"12,keyasint,omitempty"`
+	// Ingress is, from minor version 2 on, what came in from the source.
+	Ingress *Ingress `cbor:"13,keyasint,omitempty"`
+}
+
+// For is what of r a session of version v knows.
+func (r Report) For(v Version) Report {
+	if v < Version1 {
+		r.Tags = nil
+	}
+	if v < Version2 {
+		r.Ingress = nil
+	}
+	return r
 }
 
 // Code is why a message was refused.

@@ -48,6 +48,7 @@ func TestSpecificationAndSchemaNameEveryField(t *testing.T) {
 		{Grant{}, "6.4 GRANT", []string{"down-grant"}},
 		{Ack{}, "6.5 ACK", []string{"up-ack"}},
 		{Report{}, "6.6 REPORT", []string{"up-report"}},
+		{Ingress{}, "6.6.1 Ingress", []string{"ingress"}},
 		{Reject{}, "6.7 REJECT", []string{"up-reject", "down-reject"}},
 		{Refill{}, "6.8 REFILL", nil},
 		{Stop{}, "6.9 STOP", []string{"down-stop"}},
@@ -132,6 +133,8 @@ func TestSpecificationNamesTheLimits(t *testing.T) {
 		fmt.Sprintf("| messages that a REJECT may regard | the last %d of the stage |", keptSent),
 		fmt.Sprintf("| life of a nonce | service | %d s to %d s |", int(nonceLife.Seconds()), int(2*nonceLife.Seconds())),
 		fmt.Sprintf("| %d | *tags* in REPORT", Version1),
+		fmt.Sprintf("| %d | *ingress* in REPORT", Version2),
+		fmt.Sprintf("at most %d hashes", MaxMarks),
 	} {
 		if !strings.Contains(spec, row) {
 			t.Errorf("SPEC.md does not have %q", row)

@@ -666,7 +666,8 @@ func (s *Session) reported(now time.Time, m *Report) []Effect {
 		return nil
 	}
 	s.reports, s.packets, s.Near = m.Number, max(s.packets, m.Packets), max(s.Near, m.To)
-	fx := []Effect{Switch{Epoch: m.Epoch, Near: s.Near}, Reported{m}}
+	taken := m.For(s.Version)
+	fx := []Effect{Switch{Epoch: m.Epoch, Near: s.Near}, Reported{&taken}}
 	if m.Term > s.Term {
 		fx = append(fx, Outranked{})
 	}

@@ -52,6 +52,10 @@ digest, index, epoch = octets(32, 32), uint(48), uint(32, 1)
 prekeys = array(octets(1), 1, MAX_PREKEYS)
 payload = fields({1: lambda v: v in ("mp2t", "rtp"), 2: uint(7), 3: uint(32, 1), 4: text()}, {4})
 reject = fields({1: is_session, 2: digest, 3: text(), 4: text(), 5: array(uint(16), 1), 6: uint(32)}, {4, 5, 6})
+ingress = fields({
+    1: uint(32), 2: uint(), 3: uint(), 4: uint(32), 5: uint(32), 6: uint(), 7: uint(), 8: uint(), 9: uint(),
+    10: lambda v: isinstance(v, bytes) and len(v) <= 64 and len(v) % 4 == 0,
+}, {6, 7, 8, 9, 10})
 policy = fields({1: uint(32), 2: uint(32), 3: is_bool}, {3})
 
 RULES = {
@@ -66,8 +70,8 @@ RULES = {
     ("down", "grant"): fields({1: is_id, 2: is_session, 3: epoch, 4: text(), 5: uint(32), 6: octets(1), 7: uint()}),
     ("up", "ack"): fields({1: is_id, 2: is_session, 3: epoch, 4: digest, 5: digest, 6: index, 7: prekeys}, {7}),
     ("up", "report"): fields({
-        1: is_id, 2: is_session, 3: uint(), 4: epoch, 5: index, 6: index, 7: uint(), 8: uint(), 9: is_bool, 10: octets(), 11: uint(),
-    }, {9, 10, 11}),
+        1: is_id, 2: is_session, 3: uint(), 4: epoch, 5: index, 6: index, 7: uint(), 8: uint(), 9: is_bool, 10: octets(), 11: uint(), 12: uint(), 13: ingress,
+    }, {9, 10, 11, 12, 13}),
     ("up", "reject"): reject,
     ("down", "reject"): reject,
     ("up", "refill"): fields({1: is_id, 2: is_session, 3: prekeys}),
