@@ -25,6 +25,7 @@ var floors = map[string]int{
 	"internal/keyring": 1, // keys in memory
 	"internal/clip":    1, // the demonstration clip
 	"internal/feature": 1, // packets into windows
+	"internal/episode": 1, // scores into alarms
 	"internal/host":    1, // time and concurrency, real or simulated
 
 	"internal/store": 2, // key-value state

@@ -1,5 +1,11 @@
 package detect
 
+import (
+	"math"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/episode"
+)
+
 // Settings are the operator's knobs.
 type Settings struct {
 	// Sensitivity in (0, 1] moves every limit: 0.5 is what the limits were made for;
@@ -7,10 +13,35 @@ type Settings struct {
 	Sensitivity float64
 	// Weights multiply the scores of detectors by name; absent is 1, 0 switches off.
 	Weights map[string]float64
+	// Persistence is for how many hops in a row a score must be at its limit to be an
+	// alarm, from 1 to [episode.MostPersistence]; 0 is 1.
+	Persistence int
 }
 
-// scale is what scores are multiplied by: 1 at 0.5, half at 0, half again as much at 1.
-func (s Settings) scale() float64 { return 0.5 + s.Sensitivity }
+// sensitivityRange is by what scores are multiplied at sensitivity 1, and divided by
+// near 0.
+const sensitivityRange = 5
+
+// scale is what scores are multiplied by: 1 at sensitivity 0.5, 5 at 1, a fifth near 0.
+func (s Settings) scale() float64 { return math.Pow(sensitivityRange, 2*s.Sensitivity-1) }
+
+// Gain is what the scores of a detector are multiplied by.
+func (s Settings) Gain(kind string) float64 {
+	w, ok := s.Weights[kind]
+	if !ok {
+		w = 1
+	}
+	return min(w*s.scale(), episode.MostGain)
+}
+
+// weigh puts the score of an accusing detector on the grid, and applies its gain.
+func (s *Settings) weigh(e *Evidence, gain float64) {
+	if !e.Advisory {
+		e.Level = episode.LevelOf(e.Score)
+		e.Score = e.Level.Score()
+	}
+	e.Score *= gain
+}
 
 // Verdict is what the decision says of one hop.
 type Verdict struct {
@@ -19,20 +50,15 @@ type Verdict struct {
 	Others   []Evidence
 }
 
-// Decision turns evidence into alarms. A detector's window is its persistence; what
-// remains is that one disturbance is one alarm: after it, evidence of the same class is
-// no news until the stream was calm for a while.
+// Decision turns evidence into alarms. Most of a detector's persistence is in its
+// window; what remains is in [episode.Tracker]: that one disturbance is one alarm. After
+// it, evidence of the same class is no news until the stream was calm for a while.
 type Decision struct {
-	open map[subject]*episode
+	tracker episode.Tracker
+	known   []subject // by index in the tracker
+	high    []float64
+	of      []int // index of the subject of each evidence; -1 of an advisory one
 }
-
-type episode struct {
-	calm int // hops below half of the limit
-}
-
-// calmHops is how long scores must stay low for an episode to be over. A path that
-// changed stays changed, and its evidence comes and goes.
-var calmHops = map[Class]int{Proof: 5 * hopsPerSecond, Source: 5 * hopsPerSecond, Path: 120 * hopsPerSecond}
 
 // quietScore is what held evidence of a running episode is shown as, at most.
 const quietScore = 0.99
@@ -44,30 +70,44 @@ type subject struct {
 	kind  string
 }
 
-func subjectOf(e *Evidence) subject {
-	if e.Class == Path {
-		return subject{Path, e.Kind}
-	}
-	return subject{class: e.Class}
-}
-
 // NewDecision begins without an episode.
-func NewDecision() *Decision { return &Decision{open: map[subject]*episode{}} }
+func NewDecision() *Decision { return &Decision{} }
+
+// subject gives the index of what evidence is about.
+func (d *Decision) subject(e *Evidence) int {
+	s, rule := subject{class: e.Class}, episode.SourceSubject
+	if e.Class == Path {
+		s.kind, rule = e.Kind, episode.PathSubject
+	}
+	for i, have := range d.known {
+		if have == s {
+			return i
+		}
+	}
+	d.known, d.high = append(d.known, s), append(d.high, 0)
+	return d.tracker.Add(rule)
+}
 
 // Judge takes the evidence of one hop, scaled and weighted.
 func (d *Decision) Judge(all []Evidence) Verdict {
-	d.close(all)
-	_, source := d.open[subject{class: Source}]
+	d.of = d.of[:0]
+	clear(d.high)
+	for i := range all {
+		at := -1
+		if e := &all[i]; !e.Advisory {
+			at = d.subject(e)
+			d.high[at] = max(d.high[at], e.Score)
+		}
+		d.of = append(d.of, at)
+	}
+	alarm := d.tracker.Step(d.high)
 	best := -1
 	for i := range all {
 		e := &all[i]
 		if e.Advisory {
 			continue
 		}
-		// A source episode speaks for the path's as well: what replaced the source
-		// also moved the timing.
-		covered := d.open[subjectOf(e)] != nil || e.Class == Path && source
-		if e.Score >= 1 && covered {
+		if e.Score >= 1 && d.tracker.Held(d.of[i]) {
 			e.Score = quietScore
 		}
 		if best < 0 || e.Score > all[best].Score || e.Score == all[best].Score && e.Class == Source && all[best].Class == Path {
@@ -78,35 +118,11 @@ func (d *Decision) Judge(all []Evidence) Verdict {
 	if best < 0 {
 		return v
 	}
-	v.Evidence = all[best]
-	if v.Score >= 1 {
-		v.Alarm = true
-		d.open[subjectOf(&v.Evidence)] = &episode{}
-	}
+	v.Evidence, v.Alarm = all[best], alarm >= 0
 	for i := range all {
 		if i != best && all[i].Score >= said {
 			v.Others = append(v.Others, all[i])
 		}
 	}
 	return v
-}
-
-// close ends the episodes that were calm for long enough.
-func (d *Decision) close(all []Evidence) {
-	for s, ep := range d.open {
-		high := 0.0
-		for i := range all {
-			if e := &all[i]; !e.Advisory && subjectOf(e) == s {
-				high = max(high, e.Score)
-			}
-		}
-		if high < said {
-			ep.calm++
-		} else {
-			ep.calm = 0
-		}
-		if ep.calm >= calmHops[s.class] {
-			delete(d.open, s)
-		}
-	}
 }

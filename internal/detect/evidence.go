@@ -1,5 +1,7 @@
 package detect
 
+import "github.com/gaitkeeper/gaitkeeper/internal/episode"
+
 // Class says what evidence points to, and with it what is done about it.
 type Class string
 
@@ -18,6 +20,9 @@ type Evidence struct {
 	Value float64
 	Limit float64
 	Text  string // in words and numbers; set where Score is at least 0.5
+	// Level is the score before weights and sensitivity, of evidence that accuses: what
+	// is kept for tuning.
+	Level episode.Level
 	// Advisory evidence explains and supports. It raises no alarm, because on its own
 	// the picture or the path make it as well.
 	Advisory bool
