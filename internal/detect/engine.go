@@ -6,16 +6,15 @@ import (
 
 // Engine is one stream's: it learns, then judges. It belongs to one goroutine.
 type Engine struct {
-	settings  Settings
-	viewer    *viewer
-	learner   *Learner
-	profile   *Profile
-	detectors []Detector
-	advisory  []bool
-	decision  *Decision
-	evidence  []Evidence
-	raw       []Evidence
-	seed      uint64
+	settings Settings
+	viewer   *viewer
+	learner  *Learner
+	regimes  []*regime // none while learning
+	now      int       // of them, the one that is judged by
+	dwell    int       // hops since it was changed
+	decision *Decision
+	evidence []Evidence
+	seed     uint64
 }
 
 // NewEngine begins to learn a stream with the given form of payload.
@@ -27,40 +26,36 @@ func NewEngine(form feature.Form, s Settings) *Engine {
 }
 
 // Learning reports whether the baseline is still being gathered.
-func (e *Engine) Learning() bool { return e.profile == nil }
+func (e *Engine) Learning() bool { return len(e.regimes) == 0 }
 
-// Profile is the profile, nil while learning.
-func (e *Engine) Profile() *Profile { return e.profile }
+// Profile is the profile that is judged by, nil while learning.
+func (e *Engine) Profile() *Profile {
+	if e.Learning() {
+		return nil
+	}
+	return e.regimes[e.now].profile
+}
 
 // Observe takes the next hop: it learns from it, or judges it.
 func (e *Engine) Observe(w *feature.Window) Verdict {
 	v := e.viewer.push(w)
-	if e.profile == nil {
+	if e.Learning() {
 		e.learner.Add(v)
 		return Verdict{}
 	}
-	e.viewer.gate(e.profile)
-	e.evidence = e.evidence[:0]
-	scale := e.settings.scale()
-	for i, d := range e.detectors {
-		ev := d.Score(v)
-		weight, ok := e.settings.Weights[d.Name()]
-		if !ok {
-			weight = 1
-		}
-		ev.Score *= weight * scale
-		ev.Advisory = e.advisory[i]
-		e.evidence = append(e.evidence, ev)
+	for _, r := range e.regimes {
+		r.score(v, &e.settings)
 	}
-	e.raw = append(e.raw[:0], e.evidence...)
+	e.choose()
+	e.evidence = append(e.evidence[:0], e.regimes[e.now].evidence...)
 	return e.decision.Judge(e.evidence)
 }
 
 // Settle ends learning.
 func (e *Engine) Settle() *Profile {
-	e.judgeBy(e.learner.Finish(e.seed))
-	e.learner = nil
-	return e.profile
+	e.regimes = []*regime{newRegime(Mode{Anchor: e.learner.Finish(e.seed)})}
+	e.learner, e.dwell = nil, modeDwell
+	return e.regimes[0].mode.Anchor
 }
 
 // Detectors makes the detectors over a profile: those that accuse, in order of
@@ -98,7 +93,12 @@ func Detectors(p *Profile) (accusing, advisory []Detector) {
 
 // Evidence is what every detector said of the last hop, before episodes were
 // told apart. The slice is valid until the next call of Observe.
-func (e *Engine) Evidence() []Evidence { return e.raw }
+func (e *Engine) Evidence() []Evidence {
+	if e.Learning() {
+		return nil
+	}
+	return e.regimes[e.now].evidence
+}
 
 // Vector is the last second in numbers; ok is false where there were too few packets.
 func (e *Engine) Vector() (v feature.Vector, ok bool) { return e.viewer.view.V1, e.viewer.view.OK1 }

@@ -265,6 +265,9 @@ func (l *Learner) Finish(seed uint64) *Profile {
 		StepMax:    l.rampMax,
 		TickMax:    greatest(l.ticks),
 	}
+	if len(l.ticks) == 0 {
+		p.TickMax = 1 // too few packets to know: it says nothing
+	}
 	if l.packets > 0 {
 		p.CapShare = float64(l.cap.Count) / l.packets
 	}

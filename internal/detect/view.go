@@ -32,11 +32,10 @@ type View struct {
 type viewer struct {
 	one, four, ten *slider
 	view           View
-	quiet          int // hops since the last disturbance
 }
 
 func newViewer() *viewer {
-	return &viewer{one: newSlider(second), four: newSlider(fourSec), ten: newSlider(tenSec), quiet: gateHops}
+	return &viewer{one: newSlider(second), four: newSlider(fourSec), ten: newSlider(tenSec)}
 }
 
 func (r *viewer) push(w *feature.Window) *View {
@@ -51,9 +50,9 @@ func (r *viewer) push(w *feature.Window) *View {
 	return v
 }
 
-// gate notes a disturbance of the path.
-func (r *viewer) gate(p *Profile) {
-	w := &r.view.Hop
+// gate notes a disturbance of the path, as the regime's baseline knows it.
+func (r *regime) gate(v *View) {
+	w, p := &v.Hop, r.profile
 	silent := w.Packets == 0 || float64(w.MaxGap) > 1.5*p.MaxGap+150e6
 	lossy := float64(w.Lost) > 1+2*p.MaxLost
 	jumped := w.Jumps > 0
@@ -62,5 +61,5 @@ func (r *viewer) gate(p *Profile) {
 	} else {
 		r.quiet++
 	}
-	r.view.Disturbed = r.quiet < gateHops
+	v.Disturbed = r.quiet < gateHops
 }
