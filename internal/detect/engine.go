@@ -22,7 +22,9 @@ func NewEngine(form feature.Form, s Settings) *Engine {
 	if s.Sensitivity == 0 {
 		s.Sensitivity = 0.5
 	}
-	return &Engine{settings: s, viewer: newViewer(), learner: NewLearner(form), decision: NewDecision(), seed: 1}
+	e := &Engine{settings: s, viewer: newViewer(), learner: NewLearner(form), decision: NewDecision(), seed: 1}
+	e.decision.tracker.Persistence = s.Persistence
+	return e
 }
 
 // Learning reports whether the baseline is still being gathered.

@@ -89,15 +89,10 @@ func (p *Profile) clone() *Profile {
 func (r *regime) score(v *View, s *Settings) {
 	r.gate(v)
 	r.evidence, r.worst = r.evidence[:0], 0
-	scale := s.scale()
 	for i, d := range r.detectors {
 		e := d.Score(v)
-		weight, ok := s.Weights[d.Name()]
-		if !ok {
-			weight = 1
-		}
-		e.Score *= weight * scale
 		e.Advisory = r.advisory[i]
+		s.weigh(&e, s.Gain(d.Name()))
 		if !e.Advisory {
 			r.worst = max(r.worst, e.Score)
 		}
