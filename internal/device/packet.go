@@ -15,6 +15,7 @@ import (
 // The packet path of one stream, in packet order:
 //
 //	source     Source.Read gives a batch of units, blocking until there is one
+//	ingress    the batch is measured as it came, for the report
 //	packetise  a unit becomes an RTP header and a payload (RFC 2250, RFC 3550)
 //	index      the packet takes the next 48-bit index; none is ever used twice
 //	seal       the current epoch's sealer protects it (RFC 3711, RFC 7714)
@@ -75,6 +76,8 @@ type packetPath struct {
 	renew   bool  // the source broke off since the current key was installed
 	tags    tagList
 
+	ingress *ingress // nil where nothing is measured; has a lock of its own
+
 	keyed     chan struct{} // closed by the first install
 	keyedOnce sync.Once
 	tap       Tap
@@ -123,6 +126,7 @@ func (p *packetPath) install(now time.Time, k key) gk.Index {
 		p.counts.Packets, p.counts.Bytes = 0, 0
 		p.from = first
 		p.tags.begin(k.link.tags)
+		p.ingress.begin(now)
 	}
 	if old.sealer != nil {
 		old.sealer.Wipe()
@@ -143,6 +147,7 @@ func (p *packetPath) addOut(l *link, out sender) {
 // send takes one batch from the source through the rest of the path. It is true
 // when the report in the making should not wait any longer.
 func (p *packetPath) send(now time.Time, b *Batch) (hurry bool) {
+	p.ingress.took(now, b)
 	if b.Break != "" {
 		p.mark = true
 		p.mu.Lock()
@@ -226,6 +231,7 @@ func (p *packetPath) report(now time.Time) gkrp.Report {
 	defer p.mu.Unlock()
 	r := gkrp.Report{From: p.from, To: p.next, Packets: p.counts.Packets, Bytes: p.counts.Bytes, Renew: p.renew, Tags: p.tags.take()}
 	r.Since = uint64(max(now.Sub(p.since).Milliseconds(), 0))
+	r.Ingress = p.ingress.take(now)
 	p.from = p.next
 	return r
 }

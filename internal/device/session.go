@@ -126,6 +126,7 @@ func (s *stream) run(ctx context.Context) error {
 		return err
 	}
 
+	s.path.ingress = newIngress(payload, time.Now(), s.source.Dropped)
 	mediaCtx, stopMedia := context.WithCancel(ctx)
 	defer stopMedia()
 	mediaDone := make(chan struct{})
@@ -259,7 +260,7 @@ func (s *stream) newSession(payload gkrp.Payload, limit *rate.Limiter) (*session
 	}
 	x.dev, x.effects = gkrp.NewDevice(cfg.Host.Now(), gkrp.Hello{
 		Device: cfg.Identity.Device, Stream: s.id, Session: id,
-		Versions: []gkrp.Version{gkrp.Version0, gkrp.Version1}, Suites: []gkrp.Suite{gkrp.SuiteMLKEM768X25519},
+		Versions: []gkrp.Version{gkrp.Version0, gkrp.Version1, gkrp.Version2}, Suites: []gkrp.Suite{gkrp.SuiteMLKEM768X25519},
 		Payload: payload, HighWater: floor, Prekeys: prekeys, Software: cfg.Software, Next: s.path.end(),
 	}, retryFirst, retryMost)
 	s.lastID.Store(&id)

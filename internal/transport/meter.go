@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"strings"
 	"time"
 
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
@@ -54,15 +53,10 @@ func (s *Service) newGauge(p gkrp.Payload) *gauge {
 
 // formOf is how a payload that the device declared is read.
 func formOf(p gkrp.Payload) feature.Form {
-	switch enc := strings.ToUpper(p.Encoding); {
-	case p.Kind == gkrp.PayloadMP2T || p.Type == media.PayloadTypeTS:
+	if p.Kind == gkrp.PayloadMP2T || p.Type == media.PayloadTypeTS {
 		return feature.TS
-	case enc == "H264":
-		return feature.H264
-	case enc == "H265" || enc == "HEVC":
-		return feature.H265
 	}
-	return feature.Opaque
+	return feature.Named(p.Encoding)
 }
 
 // clock reads the time of a batch once, for [Service.arrival].
