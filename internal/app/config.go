@@ -27,6 +27,13 @@ type Config struct {
 	MQTTListen  string `group:"network" name:"mqtt-listen" default:"127.0.0.1:8883" placeholder:"ADDR" help:"MQTT broker for devices (mutual TLS only)."`
 	MediaListen string `group:"network" default:"127.0.0.1:7004" placeholder:"ADDR" help:"UDP address that receives SRTP."`
 
+	MQTTBroker   string `group:"network" name:"mqtt-broker" placeholder:"URL" help:"MQTT 3.1.1 broker of somebody else's to meet the devices at, mqtts://HOST:PORT (mqtt:// on this machine only), instead of running one. Devices are told of it when they join."`
+	MQTTCA       string `group:"network" name:"mqtt-ca" type:"path" placeholder:"FILE" help:"CA certificate of that broker in PEM form, which devices are given too. Empty: the CAs that systems trust."`
+	MQTTCert     string `group:"network" name:"mqtt-cert" type:"path" placeholder:"FILE" help:"Certificate to show to that broker, in PEM form. Empty: the one that key management gave to processing, with the common name processing:ID."`
+	MQTTKey      string `group:"network" name:"mqtt-key" type:"path" placeholder:"FILE" help:"Private key of mqtt-cert in PEM form."`
+	MQTTUser     string `group:"network" name:"mqtt-user" placeholder:"NAME" help:"User name at that broker, if it wants one."`
+	MQTTPassword string `group:"network" name:"mqtt-password-file" type:"path" placeholder:"FILE" help:"File whose first line is the password of mqtt-user. It is read at every connection."`
+
 	RotateEvery   time.Duration `group:"keys" default:"10m" placeholder:"TIME" help:"Age at which a media key is changed."`
 	RotatePackets uint64        `group:"keys" default:"8388608" placeholder:"N" help:"Number of packets after which a media key is changed."`
 	Lease         time.Duration `group:"keys" default:"1m" placeholder:"TIME" help:"How long keys at the transports go on serving when the key management service does not vouch for their device any more. It bounds how long a revoked device's media flows while the bus is down, and how long anybody's media survives such an outage."`
@@ -135,5 +142,5 @@ func (c Config) Check() error {
 	if _, err := gk.ParseTransportID(c.ID); err != nil {
 		return fmt.Errorf("id: %w", err)
 	}
-	return nil
+	return c.checkMQTT()
 }

@@ -29,7 +29,7 @@ const (
 // brokerConfig says how the embedded NATS server runs.
 type brokerConfig struct {
 	Dir      string   // JetStream's files
-	MQTTAddr string   // host:port; port 0 takes a free one
+	MQTTAddr string   // host:port; port 0 takes a free one; empty: no devices here
 	TLS      *lateTLS // server certificate, and the CA that issues client certificates
 	// Transport is the instance whose subjects the transport role may serve.
 	Transport gk.TransportID
@@ -46,22 +46,34 @@ type broker struct {
 	log    *serverLog
 }
 
-// startBroker returns when the server accepts connections.
-func startBroker(cfg brokerConfig) (*broker, error) {
+// mqtt are the settings of the listener for devices; none is opened without an
+// address.
+func (cfg brokerConfig) mqtt() (server.MQTTOpts, error) {
+	if cfg.MQTTAddr == "" {
+		return server.MQTTOpts{}, nil
+	}
 	host, portText, err := net.SplitHostPort(cfg.MQTTAddr)
 	if err != nil {
-		return nil, fmt.Errorf("mqtt-listen: %w", err)
+		return server.MQTTOpts{}, fmt.Errorf("mqtt-listen: %w", err)
 	}
 	port, err := strconv.Atoi(portText)
 	if err != nil {
-		return nil, fmt.Errorf("mqtt-listen: port %q is not a number", portText)
+		return server.MQTTOpts{}, fmt.Errorf("mqtt-listen: port %q is not a number", portText)
 	}
 	if port == 0 {
 		port = -1 // the server's way to say "any"
 	} else if err := probeTCP("mqtt-listen", cfg.MQTTAddr); err != nil {
+		return server.MQTTOpts{}, err
+	}
+	return server.MQTTOpts{Host: host, Port: port, TLSConfig: cfg.TLS.config(), TLSTimeout: 5, AuthTimeout: 5}, nil
+}
+
+// startBroker returns when the server accepts connections.
+func startBroker(cfg brokerConfig) (*broker, error) {
+	mqtt, err := cfg.mqtt()
+	if err != nil {
 		return nil, err
 	}
-
 	b := &broker{gate: &gate{log: cfg.Log, known: map[gk.DeviceID]*admitted{}}, log: &serverLog{log: cfg.Log}}
 	services, devices := server.NewAccount(accountServices), server.NewAccount(accountDevices)
 	opts := &server.Options{
@@ -76,14 +88,8 @@ func startBroker(cfg brokerConfig) (*broker, error) {
 		JetStreamMaxMemory: 64 << 20,
 		JetStreamMaxStore:  16 << 30,
 
-		MaxPayload: 256 << 10,
-		MQTT: server.MQTTOpts{
-			Host:        host,
-			Port:        port,
-			TLSConfig:   cfg.TLS.config(),
-			TLSTimeout:  5,
-			AuthTimeout: 5,
-		},
+		MaxPayload:                 256 << 10,
+		MQTT:                       mqtt,
 		CustomClientAuthentication: b.gate,
 	}
 	b.server, err = server.NewServer(opts)

@@ -117,15 +117,21 @@ func (n *Node) listen(setting, addr string) (net.Listener, error) {
 }
 
 func (n *Node) startBus(context.Context) error {
+	listen := n.cfg.MQTTListen
+	if n.cfg.MQTTBroker != "" {
+		listen = ""
+	}
 	b, err := startBroker(brokerConfig{
-		Dir: n.dir.file("nats"), MQTTAddr: n.cfg.MQTTListen, TLS: &n.admission, Transport: gk.TransportID(n.cfg.ID), SyncAlways: true, Log: n.opts.Log,
+		Dir: n.dir.file("nats"), MQTTAddr: listen, TLS: &n.admission, Transport: gk.TransportID(n.cfg.ID), SyncAlways: true, Log: n.opts.Log,
 	})
 	if err != nil {
 		return err
 	}
 	n.broker = b
 	n.stages.closer("bus", func() error { b.stop(); return nil })
-	n.mqtt, err = b.mqttAddr()
+	if listen != "" {
+		n.mqtt, err = b.mqttAddr()
+	}
 	return err
 }
 
@@ -215,6 +221,9 @@ func (n *Node) openGate() error {
 		return bus.KMSDevice.Do(ctx, conn, bus.KMSDeviceRequest{Device: id})
 	})
 	n.broker.gate.records.Store(&ask)
+	if n.mqtt == "" {
+		return nil // a broker of somebody else's cannot be told to cut
+	}
 	_, err = bus.BrokerCut.Serve(conn, func(_ context.Context, r bus.CutRequest) (bus.CutReply, error) {
 		cut, err := n.broker.disconnect(r.Device)
 		return bus.CutReply{Connections: cut}, err
@@ -358,11 +367,7 @@ func (n *Node) startProcessing(ctx context.Context) error {
 		return fmt.Errorf("rotation records: %w", err)
 	}
 	log := n.log("processing")
-	courier, err := bus.DialMQTT(ctx, bus.MQTTConfig{
-		Address: localAddr(n.mqtt), ServerName: "localhost", ClientID: controllerClientID(n.cfg.ID),
-		Certificate: tls.Certificate{Certificate: [][]byte{creds.cert.Raw}, PrivateKey: creds.key}, CA: creds.pool(),
-		Lost: func(err error) { log.Warn("connection to the MQTT broker lost", "error", err) },
-	})
+	courier, err := n.dialBroker(ctx, creds)
 	if err != nil {
 		return err
 	}
@@ -440,6 +445,11 @@ func (n *Node) startAPI(ctx context.Context) error {
 		return fmt.Errorf("address of the API: %w", err)
 	}
 	join := api.JoinConfig{TLS: chain, Broker: n.MQTTAddress(), Log: n.log("join")}
+	if n.cfg.MQTTBroker != "" {
+		if join.Broker, join.BrokerCA, err = n.cfg.foreignBroker(); err != nil {
+			return err
+		}
+	}
 	n.stages.start("api", func(ctx context.Context) error {
 		defer nc.Close()
 		return server.Run(ctx, ln)
@@ -461,8 +471,14 @@ func (n *Node) APIURL() string {
 // MediaAddress where they send to: host:port as told to them.
 func (n *Node) JoinAddress() string { return n.advertised(n.joinListener.Addr().String()) }
 
-// MQTTAddress: see [Node.JoinAddress].
-func (n *Node) MQTTAddress() string { return n.advertised(n.mqtt) }
+// MQTTAddress: see [Node.JoinAddress]. It is the URL of a broker of somebody
+// else's where one is used.
+func (n *Node) MQTTAddress() string {
+	if n.cfg.MQTTBroker != "" {
+		return n.cfg.MQTTBroker
+	}
+	return n.advertised(n.mqtt)
+}
 
 // MediaAddress: see [Node.JoinAddress].
 func (n *Node) MediaAddress() string { return n.media.Address() }
