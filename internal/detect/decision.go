@@ -1,10 +1,6 @@
 package detect
 
-import (
-	"math"
-
-	"github.com/gaitkeeper/gaitkeeper/internal/episode"
-)
+import "github.com/gaitkeeper/gaitkeeper/internal/episode"
 
 // Settings are the operator's knobs.
 type Settings struct {
@@ -18,20 +14,13 @@ type Settings struct {
 	Persistence int
 }
 
-// sensitivityRange is by what scores are multiplied at sensitivity 1, and divided by
-// near 0.
-const sensitivityRange = 5
-
-// scale is what scores are multiplied by: 1 at sensitivity 0.5, 5 at 1, a fifth near 0.
-func (s Settings) scale() float64 { return math.Pow(sensitivityRange, 2*s.Sensitivity-1) }
-
 // Gain is what the scores of a detector are multiplied by.
 func (s Settings) Gain(kind string) float64 {
 	w, ok := s.Weights[kind]
 	if !ok {
 		w = 1
 	}
-	return min(w*s.scale(), episode.MostGain)
+	return episode.Gain(w, s.Sensitivity)
 }
 
 // weigh puts the score of an accusing detector on the grid, and applies its gain.

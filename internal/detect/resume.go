@@ -5,3 +5,8 @@ func Resume(p *Profile, s Settings) *Engine { return ResumeModes([]Mode{{Anchor:
 
 // SetWeights replaces the weights of the detectors, from the next hop on.
 func (e *Engine) SetWeights(w map[string]float64) { e.settings.Weights = w }
+
+// Tune replaces sensitivity and persistence, from the next hop on.
+func (e *Engine) Tune(sensitivity float64, persistence int) {
+	e.settings.Sensitivity, e.decision.tracker.Persistence = sensitivity, persistence
+}

@@ -55,3 +55,18 @@ func LevelOf(score float64) Level {
 
 // Score is the score that a level stands for.
 func (l Level) Score() float64 { return grid[l&top] }
+
+// span is by what scores are multiplied at sensitivity 1, and divided near 0.
+const span = 5
+
+// Scale is what every score is multiplied by at a sensitivity in (0, 1]: 1 at 0.5, 5
+// at 1, a fifth near 0. The cut-off on scores as the detectors gave them is 1 / Scale.
+func Scale(sensitivity float64) float64 { return math.Pow(span, 2*sensitivity-1) }
+
+// SensitivityAt is the sensitivity whose cut-off is the given one, within (0, 1].
+func SensitivityAt(cutoff float64) float64 {
+	return min(max((1-math.Log(cutoff)/math.Log(span))/2, 0.001), 1)
+}
+
+// Gain is what the scores of a detector of some weight are multiplied by.
+func Gain(weight, sensitivity float64) float64 { return min(weight*Scale(sensitivity), MostGain) }
