@@ -60,10 +60,14 @@ type SealRequest struct {
 // SealReply brings the encrypted content.
 type SealReply struct {
 	Sealed []byte `cbor:"1,keyasint"`
+	// Newest is the newest version that was opened. What is sealed as this one or an
+	// older one does not open any more, unless it is this one itself.
+	Newest uint64 `cbor:"2,keyasint,omitempty"`
 }
 
-// UnsealRequest asks for sealed content. What was changed, or sealed for another
-// place, is refused with [CodeUnauthorized].
+// UnsealRequest asks for sealed content. What was changed, sealed for another place,
+// or is older than a version that was opened before, is refused with
+// [CodeUnauthorized].
 type UnsealRequest struct {
 	Place  SealPlace `cbor:"1,keyasint"`
 	Sealed []byte    `cbor:"2,keyasint"`
@@ -187,13 +191,14 @@ type Detector struct {
 // approve or relearn it first.
 type ProfileRequest struct {
 	Stream gk.StreamID `cbor:"1,keyasint"`
-	Do     string      `cbor:"2,keyasint,omitempty"` // "", [ProfileApprove], [ProfileRelearn]
+	Do     string      `cbor:"2,keyasint,omitempty"` // "", [ProfileApprove], [ProfileRelearn], [ProfileRollback]
 }
 
 // What an operator can do with a profile.
 const (
-	ProfileApprove = "approve"
-	ProfileRelearn = "relearn"
+	ProfileApprove  = "approve"
+	ProfileRelearn  = "relearn"
+	ProfileRollback = "rollback" // the profile as it was before the last of these, as a whole
 )
 
 // PlannedRequest announces that a source will change; zero For takes it back.
@@ -222,6 +227,21 @@ type ProfileInfo struct {
 	Planned   time.Time `cbor:"12,keyasint,omitzero" json:"planned_until,omitzero"`
 	Stored    bool      `cbor:"13,keyasint" json:"stored"` // encrypted, in the key-value store
 	Refused   uint64    `cbor:"14,keyasint,omitempty" json:"refused_windows,omitempty"`
+	Modes     []Mode    `cbor:"15,keyasint,omitempty" json:"modes,omitempty"`
+	Before    uint64    `cbor:"16,keyasint,omitempty" json:"rollback_version,omitempty"` // what rollback would bring back
+}
+
+// Mode describes one regime of a source, such as day or night.
+type Mode struct {
+	Name    string  `cbor:"1,keyasint" json:"name"`
+	Now     bool    `cbor:"2,keyasint,omitempty" json:"now,omitempty"`   // it is judged by
+	Found   bool    `cbor:"3,keyasint,omitempty" json:"found,omitempty"` // by long normal behaviour, by nobody's word
+	Windows int     `cbor:"4,keyasint" json:"windows"`                   // of 250 ms learned from
+	Fit     float64 `cbor:"5,keyasint" json:"fit"`                       // distance of the stream from it now, in robust deviations
+	// Distance is how far the limits have moved from their anchor since the mode was
+	// learned or approved, of the one that moved most: a share of how far it may.
+	Distance float64 `cbor:"6,keyasint" json:"distance"`
+	Moved    string  `cbor:"7,keyasint,omitempty" json:"moved,omitempty"` // the name of that limit
 }
 
 // ExplainRequest asks why a stream is judged as it is.

@@ -25,6 +25,7 @@ const History = 16
 //	key.STREAM.SESSION.EPOCH          a key that is not destroyed, wrapped
 //	gone.STREAM                       the last keys that were destroyed, without bytes
 //	audit                             the head of the audit trail that was signed last
+//	sealed.KIND.STREAM                the newest version of sealed content that was opened
 const (
 	auditKey   = "audit"
 	caKey      = "ca"
@@ -35,6 +36,8 @@ func deviceKey(d gk.DeviceID) string { return "device." + string(d) }
 func tokenKey(d gk.DeviceID) string  { return "token." + string(d) }
 func headKey(s gk.StreamID) string   { return "head." + string(s) }
 func goneKey(s gk.StreamID) string   { return "gone." + string(s) }
+
+func sealedKey(p bus.SealPlace) string { return "sealed." + p.Kind + "." + string(p.Stream) }
 
 func sessionKey(s gk.StreamID, id gk.SessionID) string {
 	return fmt.Sprintf("session.%s.%s", s, id)
@@ -107,6 +110,11 @@ type auditRecord struct {
 	bus.AuditHead
 	Serial uint64    `cbor:"64,keyasint"`
 	At     time.Time `cbor:"65,keyasint"`
+}
+
+// sealedRecord is what is remembered of content that was sealed for others.
+type sealedRecord struct {
+	Newest uint64 `cbor:"1,keyasint"` // version that was opened
 }
 
 // keptGone is how many destroyed keys of a stream are remembered for its listing.

@@ -58,3 +58,46 @@ func TestSealedContentOpensForItsPlaceAlone(t *testing.T) {
 		t.Errorf("a record of the key store: %v", err)
 	}
 }
+
+// TestOlderVersionsDoNotComeBack, over a restart as well; and what was sealed but
+// never opened does not keep the one before from opening.
+func TestOlderVersionsDoNotComeBack(t *testing.T) {
+	ctx := context.Background()
+	s := newSite(t, store.NewMemory())
+	seal := func(version uint64) (bus.SealPlace, bus.SealReply) {
+		place := bus.SealPlace{Kind: bus.SealedProfile, Stream: "cam-1", Version: version}
+		rep, err := s.seal(ctx, bus.SealRequest{Place: place, Content: []byte("gait")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return place, rep
+	}
+	open := func(p bus.SealPlace, r bus.SealReply) error {
+		_, err := s.unseal(ctx, bus.UnsealRequest{Place: p, Sealed: r.Sealed})
+		return err
+	}
+	p3, r3 := seal(3)
+	p4, r4 := seal(4)
+	if err := open(p3, r3); err != nil {
+		t.Errorf("version 4 was never in use, and 3 does not open: %v", err)
+	}
+	if err := open(p4, r4); err != nil {
+		t.Error(err)
+	}
+	s.restart()
+	if err := open(p3, r3); bus.CodeOf(err) != bus.CodeUnauthorized {
+		t.Errorf("version 3 after 4: %v", err)
+	}
+	if err := open(p4, r4); err != nil {
+		t.Errorf("the newest, again: %v", err)
+	}
+	if _, r := seal(4); r.Newest != 4 {
+		t.Errorf("newest is %d, want 4", r.Newest)
+	}
+	other := p3
+	other.Stream = "cam-2"
+	rep, err := s.seal(ctx, bus.SealRequest{Place: other, Content: []byte("gait")})
+	if err != nil || rep.Newest != 0 {
+		t.Errorf("another stream: newest %d, %v", rep.Newest, err)
+	}
+}
