@@ -297,8 +297,8 @@ func TestRefusalsOfBrokersNameTheCause(t *testing.T) {
 		says string
 	}{
 		"another CA's broker":      {MQTTConfig{Address: fmt.Sprintf("127.0.0.1:%d", s.port), CA: Pool([]*x509.Certificate{s.own})}, "--mqtt-ca"},
-		"another CA's certificate": {MQTTConfig{Address: fmt.Sprintf("127.0.0.1:%d", s.port), CA: ca, Certificate: tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}}, "does not accept our certificate"},
-		"no certificate":           {MQTTConfig{Address: fmt.Sprintf("127.0.0.1:%d", s.port), CA: ca}, "does not accept our certificate"},
+		"another CA's certificate": {MQTTConfig{Address: fmt.Sprintf("127.0.0.1:%d", s.port), CA: ca, Certificate: tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}}, "not accept our certificate"},
+		"no certificate":           {MQTTConfig{Address: fmt.Sprintf("127.0.0.1:%d", s.port), CA: ca}, "not accept our certificate"},
 		"no password":              {MQTTConfig{Address: fmt.Sprintf("127.0.0.1:%d", s.password), CA: ca}, "--mqtt-password-file"},
 		"a wrong password":         {MQTTConfig{Address: fmt.Sprintf("127.0.0.1:%d", s.password), CA: ca, User: "cam-3", PasswordFile: filepath.Join(s.dir, "wrong.password")}, "--mqtt-password-file"},
 		"a password file missing":  {MQTTConfig{Address: fmt.Sprintf("127.0.0.1:%d", s.password), CA: ca, User: "cam-3", PasswordFile: filepath.Join(s.dir, "nothing")}, "mqtt-password-file"},

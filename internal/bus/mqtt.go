@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -168,13 +167,14 @@ func unreachable(err error) bool {
 	if errors.As(err, &cert) {
 		return false
 	}
-	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, io.EOF)
+	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // explain says what a refused connection most likely means.
 func explain(c MQTTConfig, err error) error {
 	var cert *tls.CertificateVerificationError
 	var alert tls.AlertError
+	var op *net.OpError
 	why := "is gaitkeeper serve running there, and the port open?"
 	if c.Plain || c.TLS12 {
 		why = "is the broker running there, and the port open?"
@@ -182,8 +182,11 @@ func explain(c MQTTConfig, err error) error {
 	switch {
 	case errors.As(err, &cert):
 		why = "is the broker's certificate from the CA given with --mqtt-ca, and for this host name?"
-	case errors.As(err, &alert) || strings.Contains(err.Error(), "remote error: tls"):
+	case errors.As(err, &alert):
 		why = "the broker does not accept our certificate: does it trust the CA that issued it?"
+	case !c.Plain && (errors.Is(err, io.EOF) || errors.As(err, &op) && op.Op != "dial"):
+		// In TLS 1.3 a refusal comes after the handshake, and often only as an end.
+		why = "the broker hung up, as one does that does not accept our certificate: does it trust the CA that issued it?"
 	case errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword), errors.Is(err, packets.ErrorRefusedNotAuthorised):
 		why = fmt.Sprintf("the broker does not let %q in: check its users, and --mqtt-user and --mqtt-password-file or the certificate", c.ClientID)
 	case errors.Is(err, packets.ErrorRefusedIDRejected):
