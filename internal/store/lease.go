@@ -1,0 +1,151 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// Lease lets one of several instances serve. The holder writes its record anew
+// every [LeaseBeat]; an instance that sees the same revision [leaseMissed] times
+// in a row, each time in an answer of the store, takes it over by compare-and-set.
+//
+// Time is counted in answers and not by clocks: a store that stalls for an
+// election, which silences the holder too, takes nothing from him. A holder that
+// was stalled itself learns of its replacement at its next write; what it orders
+// until then must be fenced otherwise.
+type Lease struct {
+	kv    KV
+	key   string
+	owner string
+	run   string // random: tells two processes of one name apart
+	rev   uint64 // of our own record
+}
+
+// LeaseBeat is how often a lease is renewed, and looked at.
+const LeaseBeat = time.Second
+
+const (
+	leaseMissed  = 4
+	leaseTimeout = 2 * time.Second // for one answer of the store
+)
+
+// ErrLeaseLost means that another instance holds the lease.
+var ErrLeaseLost = errors.New("another instance has taken the lease over")
+
+type leaseRecord struct {
+	Owner string `cbor:"1,keyasint"` // empty: given back
+	Beat  uint64 `cbor:"2,keyasint"`
+	Run   string `cbor:"3,keyasint"`
+}
+
+// NewLease names a lease: key in kv, to be held by owner.
+func NewLease(kv KV, key, owner string) *Lease {
+	return &Lease{kv: kv, key: key, owner: owner, run: rand.Text()}
+}
+
+// Acquire waits until the lease is held, or ctx ends. waiting is called once,
+// with the holder's name, if it has to wait; it may be nil. An instance that was
+// killed and restarted takes its own lease up at once.
+func (l *Lease) Acquire(ctx context.Context, waiting func(holder string)) error {
+	var seen uint64
+	missed := 0
+	for {
+		e, rec, err := l.read(ctx)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			l.rev, err = l.write(ctx, 0, leaseRecord{Owner: l.owner, Run: l.run})
+		case err != nil:
+		default:
+			if e.Revision != seen {
+				seen, missed = e.Revision, 0
+			}
+			if rec.Owner == "" || rec.Owner == l.owner || missed >= leaseMissed {
+				l.rev, err = l.write(ctx, e.Revision, leaseRecord{Owner: l.owner, Run: l.run, Beat: rec.Beat + 1})
+				break
+			}
+			missed++
+			err = ErrConflict
+			if waiting != nil {
+				waiting(rec.Owner)
+				waiting = nil
+			}
+		}
+		if err == nil {
+			return nil
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// Hold renews the lease until ctx ends, and then gives it back; or until another
+// instance has it, with [ErrLeaseLost]. A store that does not answer is waited for.
+func (l *Lease) Hold(ctx context.Context) error {
+	for beat := uint64(1); ; beat++ {
+		if pause(ctx) != nil {
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseTimeout)
+			defer cancel()
+			_, _ = l.write(last, l.rev, leaseRecord{Beat: beat}) // if it fails, the lease runs out
+			return nil
+		}
+		rev, err := l.write(ctx, l.rev, leaseRecord{Owner: l.owner, Run: l.run, Beat: beat})
+		if err == nil {
+			l.rev = rev
+			continue
+		}
+		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrExists) {
+			continue
+		}
+		e, rec, err := l.read(ctx)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			l.rev = 0 // the store was restored from a backup
+		case err != nil:
+		case rec.Run != l.run:
+			return fmt.Errorf("%w: %s", ErrLeaseLost, rec.Owner)
+		default:
+			l.rev = e.Revision // our own write, whose answer was lost
+		}
+	}
+}
+
+func (l *Lease) read(ctx context.Context) (Entry, leaseRecord, error) {
+	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
+	defer cancel()
+	var rec leaseRecord
+	e, err := l.kv.Get(ctx, l.key)
+	if err == nil {
+		err = cbor.Unmarshal(e.Value, &rec)
+	}
+	return e, rec, err
+}
+
+func (l *Lease) write(ctx context.Context, rev uint64, rec leaseRecord) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
+	defer cancel()
+	b, err := cbor.Marshal(rec)
+	if err != nil {
+		return 0, err
+	}
+	if rev == 0 {
+		return l.kv.Create(ctx, l.key, b)
+	}
+	return l.kv.Update(ctx, l.key, b, rev)
+}
+
+func pause(ctx context.Context) error {
+	t := time.NewTimer(LeaseBeat)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
