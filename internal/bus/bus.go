@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -108,6 +109,14 @@ func (c CallTo[Req, Rep]) Serve(conn Conn, me string, handle func(context.Contex
 	return respond(conn, string(c)+"."+me, handle)
 }
 
+// ServeEach answers requests to every instance; handle is told which one was
+// asked for, in one or more subject tokens.
+func (c CallTo[Req, Rep]) ServeEach(conn Conn, handle func(ctx context.Context, to string, req Req) (Rep, error)) (Subscription, error) {
+	return respondTo(conn, string(c)+".>", func(ctx context.Context, subject string, req Req) (Rep, error) {
+		return handle(ctx, strings.TrimPrefix(subject, string(c)+"."), req)
+	})
+}
+
 // News is an announcement subject with the type that goes over it.
 type News[T any] string
 
@@ -160,12 +169,16 @@ func request[Req, Rep any](ctx context.Context, conn Conn, subject string, req R
 }
 
 func respond[Req, Rep any](conn Conn, subject string, handle func(context.Context, Req) (Rep, error)) (Subscription, error) {
-	return conn.Respond(subject, func(ctx context.Context, _ string, data []byte) []byte {
+	return respondTo(conn, subject, func(ctx context.Context, _ string, req Req) (Rep, error) { return handle(ctx, req) })
+}
+
+func respondTo[Req, Rep any](conn Conn, subject string, handle func(context.Context, string, Req) (Rep, error)) (Subscription, error) {
+	return conn.Respond(subject, func(ctx context.Context, subject string, data []byte) []byte {
 		var req Req
 		var a answer
 		if err := decMode.Unmarshal(data, &req); err != nil {
 			a.Refusal = &Refusal{Code: CodeBadRequest, Text: "request does not decode: " + err.Error()}
-		} else if rep, err := handle(ctx, req); err != nil {
+		} else if rep, err := handle(ctx, subject, req); err != nil {
 			a.Refusal = &Refusal{Code: CodeOf(err), Text: err.Error()}
 		} else if b, err := encMode.Marshal(rep); err != nil {
 			a.Refusal = &Refusal{Code: CodeInternal, Text: err.Error()}

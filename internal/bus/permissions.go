@@ -36,8 +36,13 @@ const (
 // the answers that another gets.
 func inbox(r Role) string { return "_INBOX." + string(r) }
 
-// PermissionsOf is the least that each role needs. Nothing else is allowed.
-func PermissionsOf(r Role, transport gk.TransportID) Permissions {
+func certifyAs(role string, id gk.TransportID) string {
+	return string(KMSCertifyAs) + "." + As(role, string(id))
+}
+
+// PermissionsOf is the least that each role needs, as the instance id. Nothing
+// else is allowed.
+func PermissionsOf(r Role, id gk.TransportID) Permissions {
 	var p Permissions
 	switch r {
 	case RoleKMS:
@@ -45,17 +50,17 @@ func PermissionsOf(r Role, transport gk.TransportID) Permissions {
 		p.Publish = []string{string(Events)}
 		p.Buckets = []string{BucketKMS}
 	case RoleTransport:
-		me := "." + string(transport)
+		me := "." + string(id)
 		p.Subscribe = []string{string(TransportAssign) + me, string(TransportArm) + me, string(TransportSwitch) + me, string(TransportRelease) + me, string(TransportLease) + me, string(TransportDisarm) + me, string(TransportReport) + me}
-		p.Publish = []string{"gk.transport-news.>", string(Events), string(KMSInfo)}
+		p.Publish = []string{"gk.transport-news.>", string(Events), string(KMSInfo), certifyAs("transport", id)}
 	case RoleProcessing:
 		p.Subscribe = []string{"gk.processing.>", "gk.processing-news.>", "gk.transport-news.>"}
-		p.Publish = []string{"gk.transport.>", "gk.processing-news.>", string(Events), string(KMSInfo), string(KMSOpen), string(KMSRelease), string(KMSSetState), string(KMSDevice), string(KMSStanding), string(KMSSeal), string(KMSUnseal)}
+		p.Publish = []string{"gk.transport.>", "gk.processing-news.>", string(Events), string(KMSInfo), string(KMSOpen), string(KMSRelease), string(KMSSetState), string(KMSDevice), string(KMSStanding), string(KMSSeal), string(KMSUnseal), certifyAs("processing", id)}
 		p.Buckets = []string{BucketProcessing}
 	case RoleAPI:
 		p.Subscribe = []string{string(Events), "gk.transport-news.>", string(ProcessingScores)}
 		p.Publish = []string{string(ProcessingRotate), string(ProcessingStreams), string(ProcessingStop), string(KMSInfo), string(KMSKeys), string(KMSEnroll), string(KMSJoin), string(KMSDevices), string(KMSRevoke), string(ProcessingDisarm), string(BrokerCut), string(Events),
-			string(ProcessingAlerts), string(ProcessingExplain), string(ProcessingProfile), string(ProcessingPlanned)}
+			string(ProcessingAlerts), string(ProcessingExplain), string(ProcessingProfile), string(ProcessingPlanned), certifyAs("server", id)}
 	case RoleAudit:
 		p.Subscribe = []string{string(Events)}
 		p.Publish = []string{string(KMSSignHead)}
@@ -63,7 +68,7 @@ func PermissionsOf(r Role, transport gk.TransportID) Permissions {
 		p.Publish = []string{string(KMSInfo), string(KMSCertify), string(Events)}
 	case RoleBroker:
 		p.Subscribe = []string{string(BrokerCut)}
-		p.Publish = []string{string(KMSDevice)}
+		p.Publish = []string{string(KMSDevice), string(KMSInfo), certifyAs("server", id)}
 	}
 	p.Subscribe = append(p.Subscribe, inbox(r)+".>")
 	for _, b := range p.Buckets {

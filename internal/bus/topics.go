@@ -22,7 +22,14 @@ const (
 	KMSEnroll   Call[EnrollRequest, EnrollReply]         = "gk.kms.enroll"
 	KMSJoin     Call[JoinRequest, JoinReply]             = "gk.kms.join"
 	KMSCertify  Call[CertifyRequest, CertifyReply]       = "gk.kms.certify"
+
+	// KMSCertifyAs is KMSCertify for processes apart: the subject names role and
+	// id ([As]), so that the bus lets each ask for its own certificate only.
+	KMSCertifyAs CallTo[CertifyRequest, CertifyReply] = "gk.kms.certify-as"
 )
+
+// As names a role and an instance for [KMSCertifyAs].
+func As(role, id string) string { return role + "." + id }
 
 // What a transport answers and announces.
 const (

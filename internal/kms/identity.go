@@ -83,6 +83,15 @@ func (s *Service) certify(_ context.Context, req bus.CertifyRequest) (bus.Certif
 	return rep, err
 }
 
+// certifyAs is certify for whoever may ask on a subject that names the role and
+// the id, and no other.
+func (s *Service) certifyAs(ctx context.Context, as string, req bus.CertifyRequest) (bus.CertifyReply, error) {
+	if as != bus.As(req.Role, req.ID) {
+		return bus.CertifyReply{}, bus.Refuse(bus.CodeUnauthorized, "a certificate for %s %s is not given to %s", req.Role, req.ID, as)
+	}
+	return s.certify(ctx, req)
+}
+
 // vouch signs the key of a processing service's certificate as one that devices
 // may take protocol messages from.
 func (s *Service) vouch(certificate []byte, now time.Time) ([]byte, error) {

@@ -228,6 +228,7 @@ func (s *Service) serve() ([]bus.Subscription, error) {
 	keep(bus.KMSEnroll.Serve(s.conn, s.enroll))
 	keep(bus.KMSJoin.Serve(s.conn, s.join))
 	keep(bus.KMSCertify.Serve(s.conn, s.certify))
+	keep(bus.KMSCertifyAs.ServeEach(s.conn, s.certifyAs))
 	keep(bus.KMSDevices.Serve(s.conn, s.listDevices))
 	keep(bus.KMSRevoke.Serve(s.conn, s.revoke))
 	keep(bus.KMSStanding.Serve(s.conn, s.standing))
