@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,7 @@ type evalCommand struct {
 	Captures string `type:"existingdir" placeholder:"DIR" help:"Directory of the captures NAME.pcap[.gz] or NAME.pcapng[.gz], instead of that of the labels."`
 	Repeats  bool   `help:"Judge also where a quiet recording's content comes a second time."`
 	JSON     bool   `name:"json" help:"Print JSON."`
+	List     bool   `help:"List every false alarm with its evidence and the harmless events around it."`
 	Plot     string `type:"path" placeholder:"FILE" help:"Write the curve of detections over false alarms and every capture's scores as one HTML file."`
 }
 
@@ -52,9 +54,13 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 			return err
 		}
 		_, err = c.analyse(ctx, path, func(line windowLine, engine *detect.Engine) error {
-			all[l.Capture] = append(all[l.Capture], detect.Reading{T: line.T, Score: line.Score, Class: line.Class})
+			reading := detect.Reading{T: line.T, Score: line.Score, Class: line.Class, Kind: line.Kind}
+			if line.Score >= 1 {
+				reading.Text = line.Evidence
+			}
+			all[l.Capture] = append(all[l.Capture], reading)
 			if line.Class == detect.Source || line.Class == detect.Proof {
-				source[l.Capture] = append(source[l.Capture], detect.Reading{T: line.T, Score: line.Score, Class: line.Class})
+				source[l.Capture] = append(source[l.Capture], reading)
 			}
 			most := 0.0
 			for _, e := range engine.Evidence() {
@@ -84,7 +90,7 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 	if c.JSON {
 		return printJSON(con.out, report)
 	}
-	return report.print(con.out)
+	return report.print(con.out, c.List)
 }
 
 func readLabels(dir string) ([]detect.Label, error) {
@@ -141,7 +147,7 @@ func withoutPath(labels []detect.Label) []detect.Label {
 	return out
 }
 
-func (r evalReport) print(w io.Writer) error {
+func (r evalReport) print(w io.Writer, list bool) error {
 	for _, part := range []struct {
 		title string
 		r     detect.Result
@@ -162,6 +168,9 @@ func (r evalReport) print(w io.Writer) error {
 		if len(part.r.Missed) > 0 {
 			fmt.Fprintln(w, "missed:", strings.Join(part.r.Missed, ", "))
 		}
+		if err := printFalse(w, part.r, list); err != nil {
+			return err
+		}
 		fmt.Fprintln(w)
 	}
 	rows := [][]string{{"THRESHOLD", "DETECTED", "FALSE/H", "95 %"}}
@@ -170,4 +179,32 @@ func (r evalReport) print(w io.Writer) error {
 			fmt.Sprintf("%.2f", p.FalseRate), fmt.Sprintf("%.2f to %.2f", p.FalseRateCI[0], p.FalseRateCI[1])})
 	}
 	return table(w, rows)
+}
+
+// printFalse counts false alarms by class and detector, and lists them if asked to.
+func printFalse(w io.Writer, r detect.Result, list bool) error {
+	if r.False == 0 {
+		return nil
+	}
+	counts := map[string]int{}
+	for _, f := range r.FalseAlarms {
+		counts[string(f.Class)+" "+f.Kind]++
+	}
+	rows := [][]string{{"FALSE ALARMS", "", "AN HOUR", "95 %"}}
+	for _, kind := range slices.Sorted(maps.Keys(counts)) {
+		low, high := detect.PoissonInterval(counts[kind])
+		rows = append(rows, []string{kind, fmt.Sprint(counts[kind]), fmt.Sprintf("%.2f", float64(counts[kind])/r.Hours),
+			fmt.Sprintf("%.2f to %.2f", low/r.Hours, high/r.Hours)})
+	}
+	if err := table(w, rows); err != nil || !list {
+		return err
+	}
+	for _, f := range r.FalseAlarms {
+		fmt.Fprintf(w, "  %s %.2f s, %s %s: %s", f.Capture, f.T, f.Class, f.Kind, f.Evidence)
+		if len(f.During) > 0 {
+			fmt.Fprintf(w, " (during %s)", strings.Join(f.During, ", "))
+		}
+		fmt.Fprintln(w)
+	}
+	return nil
 }

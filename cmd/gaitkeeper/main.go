@@ -39,6 +39,7 @@ type commands struct {
 	Planned plannedChangeCommand `cmd:"" name:"planned-change" help:"Announce that a source will change, so that nobody is alarmed."`
 	Analyze analyzeCommand       `cmd:"" help:"Run the detection engine on packet captures."`
 	Eval    evalCommand          `cmd:"" help:"Measure the detection engine on labelled captures."`
+	Synth   synthCommand         `cmd:"" help:"Make labelled captures: real encoders over model networks, with attacks."`
 	Config  configCommand        `cmd:"" help:"Print a configuration file with every setting and its default."`
 	Version versionCommand       `cmd:"" help:"Print the version."`
 }

@@ -44,6 +44,7 @@ var floors = map[string]int{
 	"internal/app":    4, // assembly
 	"internal/attack": 4, // the thief of tests and demonstrations
 	"internal/sim":    4, // whole services on virtual time, for tests
+	"internal/synth":  4, // labelled captures of real encoders over model networks
 
 	"cmd/gaitkeeper":        5,
 	"cmd/gaitkeeper-device": 5,

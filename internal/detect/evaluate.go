@@ -33,6 +33,8 @@ type Reading struct {
 	T     float64
 	Score float64
 	Class Class
+	Kind  string // of the detector
+	Text  string // its evidence
 }
 
 const (
@@ -59,6 +61,16 @@ type BenignResult struct {
 	Alarmed int    `json:"alarmed"`
 }
 
+// FalseAlarm is an alarm outside of every attack.
+type FalseAlarm struct {
+	Capture  string   `json:"capture"`
+	T        float64  `json:"t"`
+	Class    Class    `json:"class"`
+	Kind     string   `json:"kind"`
+	Evidence string   `json:"evidence"`
+	During   []string `json:"during,omitempty"` // harmless events that were going on or had just ended
+}
+
 // Result is an evaluation at one threshold.
 type Result struct {
 	Threshold   float64        `json:"threshold"`
@@ -74,6 +86,8 @@ type Result struct {
 	FalseRateCI [2]float64     `json:"false_per_hour_95"` // exact Poisson
 	Missed      []string       `json:"missed"`
 	FalseIn     map[string]int `json:"false_in,omitempty"`
+	FalseAlarms []FalseAlarm   `json:"false_alarms_list,omitempty"`
+	Times       []float64      `json:"-"` // to detect, s, ascending
 }
 
 // Evaluate counts detections and false alarms. An attack is detected by an alarm within
@@ -87,9 +101,11 @@ func Evaluate(labels []Label, readings map[string][]Reading, threshold float64) 
 	var all []float64
 	for _, l := range labels {
 		var alarms []float64
+		said := map[float64]Reading{}
 		for _, x := range readings[l.Capture] {
 			if x.Score >= threshold && x.T > l.Baseline {
 				alarms = append(alarms, x.T)
+				said[x.T] = x
 			}
 		}
 		slices.Sort(alarms)
@@ -132,6 +148,8 @@ func Evaluate(labels []Label, readings map[string][]Reading, threshold float64) 
 			last = t
 			r.False++
 			r.FalseIn[l.Capture]++
+			x := said[t]
+			r.FalseAlarms = append(r.FalseAlarms, FalseAlarm{l.Capture, t, x.Class, x.Kind, x.Text, l.during(t)})
 		}
 		r.Hours += free(l.Baseline, end, excluded) / 3600
 	}
@@ -149,6 +167,8 @@ func Evaluate(labels []Label, readings map[string][]Reading, threshold float64) 
 	sort.Slice(r.Kinds, func(i, j int) bool { return r.Kinds[i].Kind < r.Kinds[j].Kind })
 	sort.Slice(r.Benign, func(i, j int) bool { return r.Benign[i].Kind < r.Benign[j].Kind })
 	r.MedianTime = median(all)
+	slices.Sort(all)
+	r.Times = all
 	lo, hi := BinomialInterval(r.Detected, r.Events)
 	r.DetectedCI = [2]float64{lo, hi}
 	if r.Hours > 0 {
@@ -157,6 +177,17 @@ func Evaluate(labels []Label, readings map[string][]Reading, threshold float64) 
 		r.FalseRateCI = [2]float64{lo / r.Hours, hi / r.Hours}
 	}
 	return r
+}
+
+// during names the harmless events at a time and just before it.
+func (l *Label) during(t float64) []string {
+	var kinds []string
+	for _, e := range l.Events {
+		if !e.Malicious && t >= e.Start && t <= e.End+aftermath {
+			kinds = append(kinds, e.Kind)
+		}
+	}
+	return kinds
 }
 
 func firstWithin(sorted []float64, from, to float64) (float64, bool) {
