@@ -154,6 +154,10 @@ func (c *explainCommand) Run(ctx context.Context, con console) error {
 			}
 		}
 	}
+	if i := e.Ingress; i != nil {
+		fmt.Fprintf(con.out, "\nAt the device's ingress, %s: %.0f kb/s (usually %.0f), %.0f packets/s, longest gap %d ms, restarts %d, lost before it %d\n  %s\n",
+			i.At.Format(time.TimeOnly), i.Rate*8/1000, i.Usual*8/1000, i.Packets, i.GapMs, i.Breaks, i.Missing, i.Says)
+	}
 	for _, a := range e.Open {
 		fmt.Fprintln(con.out, "\nOpen:")
 		printAlert(con.out, a)

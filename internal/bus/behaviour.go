@@ -262,6 +262,7 @@ type Explanation struct {
 	Last        *Alert             `cbor:"9,keyasint,omitempty" json:"last,omitempty"`
 	Outsiders   map[string]uint64  `cbor:"10,keyasint,omitempty" json:"outsiders,omitempty"` // refused in this session, by cause
 	Budget      string             `cbor:"11,keyasint,omitempty" json:"budget,omitempty"`
+	Ingress     *Ingress           `cbor:"20,keyasint,omitempty" json:"ingress,omitempty"` // none: the device does not tell
 }
 
 // StreamScores is a stream's distance from its profile.

@@ -32,6 +32,7 @@ func (b *behaviour) outage(now time.Time, w *feature.Window) {
 			Class: bus.ClassPath, Kind: outageKind, Score: 1, Severity: "warning",
 			Evidence: []string{fmt.Sprintf("no packet for %v", time.Duration(b.silent)*feature.Hop)},
 		}}
+		b.path.alert = b.explained(now, b.path.alert)
 		b.raise(now, b.path.alert)
 	}
 }

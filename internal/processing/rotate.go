@@ -164,6 +164,9 @@ func (st *stream) reported(x *gkrp.Session, r *gkrp.Report) {
 		Stream: st.id, Session: r.Session, Number: r.Number, Epoch: r.Epoch,
 		From: r.From, To: r.To, Packets: r.Packets, Bytes: r.Bytes, Tags: r.Tags, SinceMs: r.Since,
 	}
+	if r.Ingress != nil {
+		st.behaviour.heardIngress(st.svc.now(), r.Session, r.Ingress)
+	}
 	for _, id := range x.Transports {
 		st.call(func(ctx context.Context) {
 			_, _ = bus.TransportReport.Do(ctx, st.svc.conn, string(id), bus.ReportRequest{Report: rep, Term: st.svc.protocol.Term})

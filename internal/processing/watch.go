@@ -175,6 +175,7 @@ func (s *Service) serveAlerts(ctx context.Context, r bus.AlertsRequest) (bus.Ale
 func (s *Service) serveExplain(ctx context.Context, r bus.ExplainRequest) (bus.Explanation, error) {
 	return ask(ctx, s, r.Stream, func(st *stream) (bus.Explanation, error) {
 		e := st.behaviour.explain()
+		e.Ingress = st.behaviour.ingress.info(s.now())
 		e.Open = cloneAlerts(e.Open)
 		return e, nil
 	})
