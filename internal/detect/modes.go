@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
@@ -178,6 +179,36 @@ func (e *Engine) AddMode(m Mode) {
 	e.regimes = append(e.regimes, newRegime(m))
 	e.now, e.dwell = len(e.regimes)-1, 0
 	e.shareWords()
+}
+
+// Join puts regimes that were learned before in front of the one that the engine has
+// learned, by which it goes on to judge.
+func (e *Engine) Join(before []Mode) {
+	own := e.regimes[e.now].mode
+	fresh := e.regimes[e.now]
+	e.regimes = nil
+	for _, m := range before {
+		e.regimes = append(e.regimes, newRegime(m))
+	}
+	e.AddMode(own)
+	e.regimes[e.now] = fresh
+	e.shareWords()
+}
+
+// CheckModes refuses stored modes that this engine cannot judge by.
+func CheckModes(modes []Mode) error {
+	if len(modes) > MaxModes {
+		return fmt.Errorf("%w: it has %d modes", ErrProfile, len(modes))
+	}
+	for _, m := range modes {
+		if m.Anchor == nil {
+			return fmt.Errorf("%w: a mode is empty", ErrProfile)
+		}
+		if err := m.Anchor.Check(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // shareWords gives all regimes the words of each. It is one encoder, which may say in

@@ -82,10 +82,14 @@ type behaviour struct {
 	form    feature.Form
 	at      time.Time // of the newest window
 
-	profile  profileRecord // the stored one; Profile is nil where there is none
+	profile  profileRecord // as it is stored
 	judge    *detect.Engine
 	early    *detect.Engine // learns the provisional profile
 	learner  *detect.Engine // learns the mature one
+	back     *detect.Engine // while a further regime is learned, judges by those before
+	backFor  int            // windows in a row that were normal to it
+	find     finder
+	saved    time.Time // when limits that moved were last stored
 	settling int
 	learned  int       // windows
 	rates    []float64 // bytes of each
@@ -107,7 +111,6 @@ type behaviour struct {
 	carried uint64            // packets delivered then
 	noisy   time.Time         // when the last alert about outsiders was opened
 
-	ingress ingressLog // the device's word for its source
 
 	out reactions
 }
@@ -150,17 +153,7 @@ func (b *behaviour) begin(now time.Time, session gk.SessionID, form feature.Form
 	b.session, b.form = session, form
 	clear(b.calm)
 	b.path, b.silent, b.dropped, b.verdict = pathEpisode{}, 0, nil, detect.Verdict{}
-	if b.stage == bus.StageMature {
-		b.judge = detect.Resume(b.profile.Profile, b.settings())
-		b.probation, b.settling = max(b.probation, hops(b.cfg.Probation)), settleHops
-		b.margins()
-		return
-	}
-	if b.stage != bus.StageLearning || b.learned > 0 {
-		b.startLearning(now)
-		return
-	}
-	b.fresh()
+	b.resume(now)
 }
 
 // window takes the next 250 ms of a session.
@@ -184,7 +177,7 @@ func (b *behaviour) window(now time.Time, session gk.SessionID, epoch gk.Epoch, 
 	default:
 		b.score(now, w)
 	}
-	b.ingress.passed(w)
+	b.watchReturn(now, w)
 	b.tick(now)
 	b.out.scores = b.out.scores || b.windows%4 == 0
 }
@@ -201,8 +194,7 @@ func (b *behaviour) tick(now time.Time) {
 		if a := b.alerts.get(bus.ClassSource); a != nil && a.Done == bus.DonePlanned {
 			// What was announced has come and stays: this is the source now.
 			b.alerts.finish(now, a, bus.OutcomeAccepted)
-			b.profile.Why = "a planned change"
-			b.startLearning(now)
+			b.learnMode(now, "a planned change")
 		}
 	}
 }

@@ -100,12 +100,17 @@ func (b *behaviour) score(now time.Time, w *feature.Window) {
 		b.refused++
 		return
 	}
-	if b.probation > 0 {
+	switch {
+	case b.probation > 0:
 		if b.probation--; b.probation == 0 {
-			b.alerts.close(now, bus.ClassProfile, bus.OutcomeCalm)
+			if a := b.alerts.get(bus.ClassProfile); a != nil && a.Kind == refusedKind {
+				b.alerts.finish(now, a, bus.OutcomeCalm)
+			}
 			b.tell(now, gk.EventProfileStage, map[string]string{"stage": string(b.stage), "version": fmt.Sprint(b.profile.Version), "probation": "over"})
 		}
 		b.margins()
+	case b.stage == bus.StageMature:
+		b.adapt(now, w)
 	}
 	if b.stage == bus.StageProvisional {
 		if b.observe(w); b.learned >= hops(b.cfg.Learn) {
@@ -125,7 +130,6 @@ func (b *behaviour) alarm(now time.Time, planned bool) {
 		}
 		return
 	}
-	a = b.explained(now, a)
 	if planned {
 		a.Response, a.Done, a.Severity = bus.RespondShow, bus.DonePlanned, "notice"
 	}
@@ -213,7 +217,7 @@ func (b *behaviour) follow(now time.Time, high map[bus.Class]float64, planned bo
 func (b *behaviour) ask(now time.Time, a *bus.Alert) {
 	id := string(b.alerts.stream)
 	a.Outcome = bus.OutcomeUnresolved
-	a.Ask = "the source stays as it is now. If it was changed on purpose: gaitkeeper profile relearn " + id + ". If not, look at the encoder, and revoke the device if it is not yours any more"
+	a.Ask = "the source stays as it is now. If it was changed on purpose: gaitkeeper profile relearn " + id + ", or profile approve " + id + " if it may be either from now on. If not, look at the encoder, and revoke the device if it is not yours any more"
 	b.alerts.tell(now, gk.EventAlertChanged, a)
 }
 

@@ -10,15 +10,6 @@ import (
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 )
 
-// profileRecord is a profile as it is stored.
-type profileRecord struct {
-	Version  uint64          `cbor:"1,keyasint"` // rises with every one stored
-	Learned  time.Time       `cbor:"2,keyasint"`
-	Approved time.Time       `cbor:"3,keyasint,omitzero"`
-	Why      string          `cbor:"4,keyasint,omitempty"` // why it was learned anew
-	Profile  *detect.Profile `cbor:"5,keyasint"`
-}
-
 // loaded takes up what was stored. refused says why the stored profile is not
 // believed; a stream without one begins to learn.
 func (b *behaviour) loaded(now time.Time, p profileRecord, refused string, number uint64, alerts []bus.Alert) {
@@ -29,12 +20,14 @@ func (b *behaviour) loaded(now time.Time, p profileRecord, refused string, numbe
 	b.profile = p
 	switch {
 	case refused != "":
-		b.profile.Profile, b.profile.Why = nil, refused
+		b.profile = profileRecord{Why: refused}
 		b.tell(now, gk.EventProfileRefused, map[string]string{"why": refused})
-		b.raise(now, bus.Alert{Class: bus.ClassProfile, Kind: "refused-profile", Evidence: []string{refused}, Score: 1,
+		b.raise(now, bus.Alert{Class: bus.ClassProfile, Kind: refusedKind, Evidence: []string{refused}, Score: 1,
 			Ask: "look who can write the store; the profile is learned anew, in probation: gaitkeeper profile approve " + string(b.alerts.stream) + " when it is right"})
 		b.startLearning(now)
-	case p.Profile != nil:
+	case p.Early != nil:
+		b.setStage(now, bus.StageProvisional)
+	case len(p.Modes) > 0:
 		b.setStage(now, bus.StageMature)
 	default:
 		b.startLearning(now)
@@ -46,12 +39,81 @@ func (b *behaviour) setStage(now time.Time, s bus.Stage) {
 	b.tell(now, gk.EventProfileStage, map[string]string{"stage": string(s), "version": fmt.Sprint(b.profile.Version), "windows": fmt.Sprint(b.learned)})
 }
 
-// startLearning forgets what was learned and begins anew.
+// startLearning forgets what was learned and begins anew. What was there before can
+// be brought back as a whole.
 func (b *behaviour) startLearning(now time.Time) {
-	b.profile.Profile, b.judge = nil, nil
+	if len(b.profile.Modes) > 0 {
+		b.profile.replaces(b.kept())
+	}
+	b.profile.Modes, b.profile.Early, b.profile.Now = nil, nil, 0
+	b.back = nil
+	b.begins(now)
+}
+
+// learnMode learns what the source does now beside what it did before: somebody
+// announced or approved it.
+func (b *behaviour) learnMode(now time.Time, why string) {
+	b.profile = b.kept()
+	b.profile.Why = why
+	b.back, b.backFor = b.judge, 0
+	b.begins(now)
+}
+
+func (b *behaviour) begins(now time.Time) {
+	b.judge, b.find = nil, finder{}
 	b.restarts, b.refused = 0, 0
 	b.fresh()
 	b.setStage(now, bus.StageLearning)
+}
+
+// resume judges a session by what is known of the stream, or begins to learn.
+func (b *behaviour) resume(now time.Time) {
+	b.find = finder{}
+	switch {
+	case b.stage == bus.StageMature:
+		b.profile = b.kept()
+		b.judge = detect.ResumeModes(b.profile.Modes, b.profile.Now, b.settings())
+	case b.stage == bus.StageProvisional:
+		// Judged by what is there, and learned from the beginning: the windows that
+		// were learned from are gone.
+		b.judge = detect.Resume(b.profile.Early, b.settings())
+		b.fresh()
+		b.early = nil
+	case b.learned > 0:
+		b.begins(now)
+		return
+	default:
+		b.fresh()
+		return
+	}
+	if b.stage == bus.StageProvisional && len(b.profile.Modes) > 0 {
+		b.back, b.backFor = detect.ResumeModes(b.profile.Modes, b.profile.Now, b.settings()), 0
+	}
+	b.probation, b.settling = max(b.probation, hops(b.cfg.Probation)), settleHops
+	b.margins()
+}
+
+// watchReturn ends the learning of a further regime where the source is again what it
+// was before.
+func (b *behaviour) watchReturn(now time.Time, w *feature.Window) {
+	if b.back == nil {
+		return
+	}
+	b.back.Observe(w)
+	if !b.back.Normal() {
+		b.backFor = 0
+		return
+	}
+	if b.backFor++; b.backFor < returnHops {
+		return
+	}
+	b.judge, b.back, b.early, b.learner, b.rates = b.back, nil, nil, nil, nil
+	if b.profile.Early != nil {
+		b.profile.Early = nil
+		b.store()
+	}
+	b.setStage(now, bus.StageMature)
+	b.margins()
 }
 
 // fresh begins a baseline.
@@ -95,8 +157,9 @@ func (b *behaviour) learn(now time.Time, w *feature.Window) {
 		b.mature(now)
 		return
 	}
-	b.early.Settle()
+	b.profile.Early = b.early.Settle()
 	b.judge, b.early = b.early, nil
+	b.store()
 	b.setStage(now, bus.StageProvisional)
 	b.margins()
 }
@@ -128,30 +191,67 @@ func (b *behaviour) settled() bool {
 // mature makes the profile of everything learned the one that is judged by, and
 // has it stored.
 func (b *behaviour) mature(now time.Time) {
-	b.profile.Profile = b.learner.Settle()
-	b.judge, b.learner, b.early, b.rates = b.learner, nil, nil, nil
-	b.profile.Version++
-	b.profile.Learned, b.profile.Approved = now, time.Time{}
-	if b.alerts.get(bus.ClassProfile) != nil {
+	before := b.profile
+	before.Early = nil
+	b.learner.Settle()
+	b.learner.Join(b.profile.Modes)
+	b.judge, b.learner, b.early, b.back, b.rates = b.learner, nil, nil, nil, nil
+	if len(before.Modes) > 0 {
+		b.profile.replaces(before)
+	}
+	b.profile.Early, b.profile.Learned, b.profile.Approved = nil, now, time.Time{}
+	if a := b.alerts.get(bus.ClassProfile); a != nil && a.Kind == refusedKind {
 		b.probation = hops(tamperedProbation)
 	}
-	b.out.saveProfile = true
+	b.profile.Modes, b.profile.Now = b.judge.Keep()
+	b.store()
 	b.setStage(now, bus.StageMature)
 	b.margins()
 }
 
-// approve takes an operator's word that the profile is right.
+// approve takes an operator's word: that what the source does is right, if it is
+// accused, so that this is learned beside what it did before; or that the profile is.
 func (b *behaviour) approve(now time.Time) error {
-	if b.stage != bus.StageMature {
-		return bus.Refuse(bus.CodeConflict, "stream %s: the profile is %s: approve it when it is mature", b.alerts.stream, b.stage)
+	if b.stage != bus.StageMature || b.judge == nil {
+		return bus.Refuse(bus.CodeConflict, "stream %s: the profile is %s: approve it when it is mature and the stream runs", b.alerts.stream, b.stage)
 	}
+	if b.alerts.get(bus.ClassSource) != nil {
+		b.alerts.close(now, bus.ClassSource, bus.OutcomeAccepted)
+		b.verdict = detect.Verdict{}
+		b.learnMode(now, "an operator approved what the source does")
+		return nil
+	}
+	before := b.kept()
+	b.judge.Anchor()
+	b.profile = b.kept()
+	b.profile.replaces(before)
 	b.profile.Approved = now
-	b.profile.Version++
 	b.probation = 0
 	b.alerts.close(now, bus.ClassProfile, bus.OutcomeAccepted)
-	b.out.saveProfile = true
+	b.store()
 	b.margins()
 	b.tell(now, gk.EventProfileStage, map[string]string{"stage": string(b.stage), "version": fmt.Sprint(b.profile.Version), "approved": "by the operator"})
+	return nil
+}
+
+// rollback brings the profile back that was there before the last change, as a whole.
+func (b *behaviour) rollback(now time.Time) error {
+	if b.stage == bus.StageLoading || b.profile.Before == nil {
+		return bus.Refuse(bus.CodeConflict, "stream %s: no profile is kept from before this one", b.alerts.stream)
+	}
+	replaced, version := b.kept(), b.profile.Version
+	b.profile = *b.profile.Before
+	b.profile.Why = fmt.Sprintf("an operator went back from version %d to version %d", version, b.profile.Version)
+	b.profile.Version = version
+	if len(replaced.Modes) > 0 {
+		b.profile.replaces(replaced)
+	}
+	b.alerts.close(now, bus.ClassProfile, bus.OutcomeAccepted)
+	b.back, b.early, b.learner, b.judge, b.rates = nil, nil, nil, nil, nil
+	b.verdict = detect.Verdict{}
+	b.store()
+	b.setStage(now, bus.StageMature)
+	b.resume(now)
 	return nil
 }
 

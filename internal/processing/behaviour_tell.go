@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/detect"
 )
 
 // info describes the profile.
@@ -14,21 +15,31 @@ func (b *behaviour) info() bus.ProfileInfo {
 	i := bus.ProfileInfo{
 		Stream: b.alerts.stream, Stage: b.stage, Version: b.profile.Version, Windows: b.learned, Wanted: hops(b.cfg.Learn),
 		Learned: b.profile.Learned, Approved: b.profile.Approved, Why: b.profile.Why, Probation: b.probation,
-		Planned: b.planned, Stored: b.profile.Profile != nil, Refused: b.refused,
+		Planned: b.planned, Stored: b.profile.Early != nil || len(b.profile.Modes) > 0, Refused: b.refused,
 	}
-	p := b.profile.Profile
-	if p == nil && b.judge != nil {
+	if b.profile.Before != nil {
+		i.Before = b.profile.Before.Version
+	}
+	if len(b.profile.Modes) == 0 {
+		i.Learned, i.Approved = time.Time{}, time.Time{}
+	}
+	var p *detect.Profile
+	switch {
+	case b.judge != nil:
 		p = b.judge.Profile()
+		for _, m := range b.judge.Modes() {
+			i.Modes = append(i.Modes, bus.Mode{Name: m.Name, Now: m.Now, Found: m.Found, Windows: m.Hops, Fit: finite(m.Fit), Distance: finite(m.Distance), Moved: m.Moved})
+		}
+	case b.stage == bus.StageMature:
+		p = b.profile.Modes[b.profile.Now].Anchor
+	case !b.session.IsZero():
+		i.Form = b.form.String()
 	}
 	if p != nil {
 		i.Words, i.Form = len(p.Vocabulary.Words), p.Form.String()
-	} else if !b.session.IsZero() {
-		i.Form = b.form.String()
 	}
-	if b.profile.Profile != nil {
-		i.Windows = b.profile.Profile.Hops
-	} else {
-		i.Learned, i.Approved = time.Time{}, time.Time{}
+	if p != nil && b.stage == bus.StageMature {
+		i.Windows = p.Hops
 	}
 	return i
 }

@@ -86,7 +86,7 @@ func TestStagesOfAProfile(t *testing.T) {
 		t.Errorf("after 18 s: %s, wide margins %v", s.b.stage, s.b.margin.wide)
 	}
 	s.play(30 * time.Second)
-	if s.b.stage != bus.StageMature || s.b.margin.wide || s.saves != 1 || s.b.profile.Version != 1 {
+	if s.b.stage != bus.StageMature || s.b.margin.wide || s.saves != 2 || s.b.profile.Version != 2 {
 		t.Errorf("after 48 s: %s, wide margins %v, %d saves, version %d", s.b.stage, s.b.margin.wide, s.saves, s.b.profile.Version)
 	}
 	if i := s.b.info(); i.Windows < hops(40*time.Second) || i.Words == 0 || !i.Stored || i.Form != "h264" {
@@ -103,7 +103,7 @@ func TestCleanSourceRaisesNoAlert(t *testing.T) {
 	if len(s.b.alerts.all) != 0 || s.rotates != 0 {
 		t.Errorf("%d rotations, alerts %+v", s.rotates, s.b.alerts.all)
 	}
-	if s.b.stage != bus.StageMature || s.saves != 1 {
+	if s.b.stage != bus.StageMature || s.saves != 2 {
 		t.Errorf("the new session is judged by a %s profile, %d saves", s.b.stage, s.saves)
 	}
 }
@@ -130,14 +130,14 @@ func TestSwapRotatesOnceAndAsks(t *testing.T) {
 	if a := s.b.alerts.all[0]; s.rotates != 1 || len(s.b.alerts.all) != 1 || a.Outcome != bus.OutcomeUnresolved || a.Ask == "" {
 		t.Errorf("what stays: %d rotations, %+v", s.rotates, a)
 	}
-	if s.b.refused-refused < 1000 || s.saves != 1 {
+	if s.b.refused-refused < 1000 || s.saves != 2 {
 		t.Errorf("%d windows were refused, %d saves", s.b.refused-refused, s.saves)
 	}
 	if err := s.b.relearn(s.now); err != nil {
 		t.Fatal(err)
 	}
 	s.play(3 * time.Minute)
-	if a := s.b.alerts.all[0]; s.rotates != 1 || len(s.b.alerts.all) != 1 || a.Outcome != bus.OutcomeAccepted || s.b.stage != bus.StageMature || s.b.profile.Version != 2 {
+	if a := s.b.alerts.all[0]; s.rotates != 1 || len(s.b.alerts.all) != 1 || a.Outcome != bus.OutcomeAccepted || s.b.stage != bus.StageMature || s.b.profile.Version != 4 || len(s.b.profile.Modes) != 1 {
 		t.Errorf("after relearning: %d rotations, %s, version %d, %+v", s.rotates, s.b.stage, s.b.profile.Version, a)
 	}
 }
@@ -220,8 +220,8 @@ func TestPlannedChangeIsLearned(t *testing.T) {
 	if s.rotates != 0 || len(s.b.alerts.all) != 1 || s.b.alerts.all[0].Done != bus.DonePlanned || s.b.alerts.all[0].Outcome != bus.OutcomeAccepted {
 		t.Errorf("%d rotations, %+v", s.rotates, s.b.alerts.all)
 	}
-	if s.b.stage != bus.StageMature || s.saves != 2 {
-		t.Errorf("%s, %d saves", s.b.stage, s.saves)
+	if s.b.stage != bus.StageMature || s.saves != 4 || len(s.b.profile.Modes) != 2 || s.b.profile.Now != 1 {
+		t.Errorf("%s, %d saves, %d modes", s.b.stage, s.saves, len(s.b.profile.Modes))
 	}
 	if s.b.plan(s.now, bus.MaxPlanned+1) == nil || s.b.plan(s.now, -1) == nil {
 		t.Error("any length of a planned change is taken")
@@ -327,7 +327,7 @@ func TestRefusedProfileIsSaidAndRelearned(t *testing.T) {
 		t.Errorf("told: %+v", s.events)
 	}
 	s.play(time.Minute)
-	if b.stage != bus.StageMature || b.profile.Version != 5 || !b.margin.wide || b.alerts.get(bus.ClassProfile) == nil {
+	if b.stage != bus.StageMature || b.profile.Version != 2 || !b.margin.wide || b.alerts.get(bus.ClassProfile) == nil {
 		t.Errorf("%s, version %d, wide margins %v", b.stage, b.profile.Version, b.margin.wide)
 	}
 	if err := b.approve(s.now); err != nil {
@@ -393,7 +393,7 @@ func TestProfileSurvivesPacking(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Both engines must say the same of the same windows.
-	a, b := detect.Resume(s.b.profile.Profile, s.b.settings()), detect.Resume(got.Profile, s.b.settings())
+	a, b := detect.ResumeModes(s.b.profile.Modes, 0, s.b.settings()), detect.ResumeModes(got.Modes, 0, s.b.settings())
 	s.e.style = foreign
 	for range 200 {
 		w := s.e.hop()
@@ -410,13 +410,13 @@ func TestProfileSurvivesPacking(t *testing.T) {
 }
 
 func FuzzUnpackProfile(f *testing.F) {
-	b, err := packProfile(profileRecord{Version: 3, Profile: &detect.Profile{Version: detect.ProfileVersion}})
+	b, err := packProfile(profileRecord{Version: 3, Early: &detect.Profile{Version: detect.ProfileVersion}})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if p, err := unpackProfile(b); err == nil && p.Profile == nil {
+		if p, err := unpackProfile(b); err == nil && p.Early == nil && len(p.Modes) == 0 {
 			t.Error("no profile and no error")
 		}
 	})

@@ -72,10 +72,10 @@ func unpackProfile(b []byte) (p profileRecord, err error) {
 	if err := cbor.Unmarshal(plain, &p); err != nil {
 		return profileRecord{}, fmt.Errorf("the stored profile does not read: %v", err)
 	}
-	if p.Profile == nil {
-		return profileRecord{}, errors.New("the stored profile is empty")
+	if err := p.check(); err != nil {
+		return profileRecord{}, err
 	}
-	return p, p.Profile.Check()
+	return p, nil
 }
 
 // errRefused means that what is stored is not what was written.
@@ -127,13 +127,13 @@ func (st *stream) kept() (p profileRecord, a alertsRecord, err error) {
 	}
 	rep, err := bus.KMSUnseal.Do(ctx, st.svc.conn, bus.UnsealRequest{Place: st.place(e.Version), Sealed: e.Content})
 	if bus.CodeOf(err) == bus.CodeUnauthorized {
-		return profileRecord{Version: e.Version}, a, fmt.Errorf("%w: %v", errRefused, err)
+		return profileRecord{}, a, fmt.Errorf("%w: %v", errRefused, err)
 	}
 	if err != nil {
 		return p, a, err
 	}
 	if p, err = unpackProfile(rep.Content); err != nil {
-		return profileRecord{Version: e.Version}, a, fmt.Errorf("%w: %v", errRefused, err)
+		return profileRecord{}, a, fmt.Errorf("%w: %v", errRefused, err)
 	}
 	return p, a, nil
 }
@@ -142,17 +142,39 @@ func (st *stream) place(version uint64) bus.SealPlace {
 	return bus.SealPlace{Kind: bus.SealedProfile, Stream: st.id, Version: version}
 }
 
-// saveProfile has the profile encrypted and written.
+// saveProfile has the profile encrypted and written. It is opened again when it is
+// there: from then on, no older one does.
 func (st *stream) saveProfile() {
 	p := st.behaviour.profile
 	st.profileFile.write(func(ctx context.Context) (envelope, error) {
-		b, err := packProfile(p)
+		sealed, err := st.sealProfile(ctx, &p)
+		return envelope{Version: p.Version, Content: sealed}, err
+	}, func(ctx context.Context, e envelope) error {
+		_, err := bus.KMSUnseal.Do(ctx, st.svc.conn, bus.UnsealRequest{Place: st.place(e.Version), Sealed: e.Content})
+		return err
+	})
+}
+
+// sealProfile has a profile encrypted. One that would not open, because an instance
+// before stored a later version, gets the version after that.
+func (st *stream) sealProfile(ctx context.Context, p *profileRecord) ([]byte, error) {
+	for {
+		b, err := packProfile(*p)
 		if err != nil {
-			return envelope{}, err
+			return nil, err
+		}
+		if len(b) > bus.MaxSealed && p.Before != nil {
+			p.Before = nil // too much to keep both
+			continue
 		}
 		rep, err := bus.KMSSeal.Do(ctx, st.svc.conn, bus.SealRequest{Place: st.place(p.Version), Content: b})
-		return envelope{Version: p.Version, Content: rep.Sealed}, err
-	})
+		if err != nil || rep.Newest < p.Version {
+			return rep.Sealed, err
+		}
+		p.Version = rep.Newest + 1
+		version := p.Version
+		st.post(func() { st.behaviour.profile.Version = max(st.behaviour.profile.Version, version) })
+	}
 }
 
 // saveAlerts has the alerts written.
@@ -161,7 +183,7 @@ func (st *stream) saveAlerts() {
 	st.alertsFile.write(func(context.Context) (envelope, error) {
 		b, err := keepMode.Marshal(r)
 		return envelope{Version: r.Number, Content: b}, err
-	})
+	}, nil)
 }
 
 // file is one record of a stream that is written newest only, by compare-and-set.
@@ -172,10 +194,17 @@ type file struct {
 	key    string
 
 	mu   sync.Mutex
-	next func(context.Context) (envelope, error)
+	next *writing
 	busy bool
 
 	revision uint64 // touched by read and drain alone, which do not overlap
+}
+
+// writing is content that is made when it is its turn, and what is done when it is
+// written.
+type writing struct {
+	make    func(context.Context) (envelope, error)
+	written func(context.Context, envelope) error // may be nil
 }
 
 func newFile(svc *Service, stream gk.StreamID, token string) *file {
@@ -201,10 +230,11 @@ func (f *file) read(ctx context.Context) (envelope, error) {
 	return v, nil
 }
 
-// write has what make gives written, unless something newer comes first.
-func (f *file) write(make func(context.Context) (envelope, error)) {
+// write has what make gives written, unless something newer comes first, and calls
+// written then.
+func (f *file) write(make func(context.Context) (envelope, error), written func(context.Context, envelope) error) {
 	f.mu.Lock()
-	f.next = make
+	f.next = &writing{make, written}
 	busy := f.busy
 	f.busy = true
 	f.mu.Unlock()
@@ -213,7 +243,7 @@ func (f *file) write(make func(context.Context) (envelope, error)) {
 	}
 }
 
-func (f *file) take() func(context.Context) (envelope, error) {
+func (f *file) take() *writing {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	next := f.next
@@ -228,9 +258,9 @@ func (f *file) drain() {
 	}
 }
 
-func (f *file) store(make func(context.Context) (envelope, error)) {
+func (f *file) store(next *writing) {
 	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
-		err := f.put(make)
+		err := f.put(next)
 		if err == nil || f.svc.ctx.Err() != nil {
 			return
 		}
@@ -251,10 +281,10 @@ func (f *file) store(make func(context.Context) (envelope, error)) {
 	}
 }
 
-func (f *file) put(make func(context.Context) (envelope, error)) error {
+func (f *file) put(next *writing) error {
 	ctx, cancel := f.svc.cfg.Host.WithTimeout(f.svc.ctx, callTimeout)
 	defer cancel()
-	v, err := make(ctx)
+	v, err := next.make(ctx)
 	if err != nil {
 		return err
 	}
@@ -271,7 +301,10 @@ func (f *file) put(make func(context.Context) (envelope, error)) error {
 	}
 	if err == nil {
 		f.revision = rev
-		return nil
+		if next.written == nil {
+			return nil
+		}
+		return next.written(ctx, v)
 	}
 	if !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrExists) {
 		return err

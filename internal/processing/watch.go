@@ -190,8 +190,10 @@ func (s *Service) serveProfile(ctx context.Context, r bus.ProfileRequest) (bus.P
 			err = st.behaviour.approve(now)
 		case bus.ProfileRelearn:
 			err = st.behaviour.relearn(now)
+		case bus.ProfileRollback:
+			err = st.behaviour.rollback(now)
 		default:
-			err = bus.Refuse(bus.CodeBadRequest, "%q is nothing that can be done with a profile: %s, %s", r.Do, bus.ProfileApprove, bus.ProfileRelearn)
+			err = bus.Refuse(bus.CodeBadRequest, "%q is nothing that can be done with a profile: %s, %s, %s", r.Do, bus.ProfileApprove, bus.ProfileRelearn, bus.ProfileRollback)
 		}
 		return st.behaviour.info(), err
 	})

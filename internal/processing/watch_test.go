@@ -124,7 +124,7 @@ func TestSwappedSourceChangesTheKeyOnce(t *testing.T) {
 		d.run()
 		f := w.film(d)
 		time.Sleep(40 * time.Second)
-		if i := w.profile(""); i.Stage != bus.StageMature || !i.Stored || i.Version != 1 {
+		if i := w.profile(""); i.Stage != bus.StageMature || !i.Stored || i.Version != 2 {
 			t.Errorf("after 40 s: %+v", i)
 		}
 		time.Sleep(time.Minute)
@@ -155,7 +155,7 @@ func TestSwappedSourceChangesTheKeyOnce(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		w.start()
 		time.Sleep(20 * time.Second)
-		if i := w.profile(""); i.Stage != bus.StageMature || i.Version != 1 || i.Probation != 0 {
+		if i := w.profile(""); i.Stage != bus.StageMature || i.Version != 2 || i.Probation != 0 {
 			t.Errorf("after a restart: %+v", i)
 		}
 		if a := w.alerts(); len(a) != 1 || a[0].ID != "cam-1.1" || a[0].Outcome != bus.OutcomeCalm || !a[0].Opened.Equal(opened) {
