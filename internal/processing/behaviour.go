@@ -111,6 +111,7 @@ type behaviour struct {
 	carried uint64            // packets delivered then
 	noisy   time.Time         // when the last alert about outsiders was opened
 
+	ingress ingressLog // the device's word for its source
 
 	out reactions
 }
@@ -178,6 +179,7 @@ func (b *behaviour) window(now time.Time, session gk.SessionID, epoch gk.Epoch, 
 		b.score(now, w)
 	}
 	b.watchReturn(now, w)
+	b.ingress.passed(w)
 	b.tick(now)
 	b.out.scores = b.out.scores || b.windows%4 == 0
 }

@@ -130,6 +130,7 @@ func (b *behaviour) alarm(now time.Time, planned bool) {
 		}
 		return
 	}
+	a = b.explained(now, a)
 	if planned {
 		a.Response, a.Done, a.Severity = bus.RespondShow, bus.DonePlanned, "notice"
 	}
