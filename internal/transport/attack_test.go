@@ -90,6 +90,9 @@ func TestLeapUnderTheOldKey(t *testing.T) {
 	if d := w.status().Dropped; len(d) != 0 {
 		t.Errorf("packets were refused: %v", d)
 	}
+	if n := w.status().Lost; n != 0 {
+		t.Errorf("%d packets count as lost that nobody sent", n)
+	}
 }
 
 // TestOutputGoesOnAfterALeap: where delivery goes back to the new key's first

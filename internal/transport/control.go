@@ -260,10 +260,11 @@ func (s *Service) release(_ context.Context, req bus.ReleaseStream) (bus.Empty, 
 // forget delivers what a session still holds, wipes its keys and takes it off its
 // stream. The caller holds mu.
 func (s *Service) forget(ses *session) {
-	ses.lost += ses.order.drain(func(u unit) { s.deliverHeld(ses, u) })
+	now := s.cfg.Host.Now()
+	ses.order.drain(now, func(u unit) { s.deliverHeld(ses, u) })
 	s.fanOut()
 	ses.keys.clear()
-	s.wipeDropped(ses, s.cfg.Host.Now())
+	s.wipeDropped(ses, now)
 	delete(s.routes, ses.ssrc)
 	st := ses.stream
 	if st.current == ses {

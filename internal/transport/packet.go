@@ -303,7 +303,7 @@ func (s *Service) overdue(now time.Time) {
 	for _, ses := range s.routes {
 		s.lapse(ses, now)
 		ses.ledger.note(s.age(now))
-		ses.lost += ses.order.giveUp(now, func(u unit) { s.deliverHeld(ses, u) })
+		ses.order.giveUp(now, func(u unit) { s.deliverHeld(ses, u) })
 		s.rollDue(ses, now)
 	}
 	s.fanOut()

@@ -43,6 +43,7 @@ type reorder struct {
 	epoch    gk.Epoch // of the packet before next
 	held     []heldUnit
 	oldest   time.Time // arrival of the held unit that waits longest
+	gaps     gaps
 }
 
 type heldUnit struct {
@@ -92,31 +93,28 @@ func (r *reorder) pop(deliver func(unit)) {
 }
 
 // giveUp skips the gaps that have been waited for long enough and gives what
-// lies behind each to deliver. It returns how many packets were given up.
-func (r *reorder) giveUp(now time.Time, deliver func(unit)) (lost uint64) {
+// lies behind each to deliver.
+func (r *reorder) giveUp(now time.Time, deliver func(unit)) {
 	for len(r.held) > 0 && (len(r.held) > maxHeld || !now.Before(r.oldest.Add(r.latency))) {
-		lost += r.skip()
+		r.skip(now)
 		r.pop(deliver)
 	}
-	return lost
 }
 
 // drain gives all that is held to deliver, gaps or not.
-func (r *reorder) drain(deliver func(unit)) (lost uint64) {
+func (r *reorder) drain(now time.Time, deliver func(unit)) {
 	for len(r.held) > 0 {
-		lost += r.skip()
+		r.skip(now)
 		r.pop(deliver)
 	}
-	return lost
 }
 
 // skip goes to the lowest index held.
-func (r *reorder) skip() (lost uint64) {
+func (r *reorder) skip(now time.Time) {
 	if r.anchored && r.held[0].index > r.next {
-		lost = uint64(r.held[0].index - r.next)
+		r.gaps.add(now, r.next, r.held[0].index)
 	}
 	r.anchored, r.back, r.next = true, false, r.held[0].index
-	return lost
 }
 
 // begin tells where the session begins. What lies below is not waited for.
@@ -140,6 +138,7 @@ func (r *reorder) cut(e gk.Epoch, first gk.Index, told bool, free func([]byte)) 
 	}
 	if r.anchored && r.next > first && r.epoch < e {
 		r.next, r.anchored, r.back = first, false, true
+		r.gaps.void(first)
 	}
 	if r.back && told {
 		r.next, r.anchored, r.back = first, true, false

@@ -77,7 +77,6 @@ type session struct {
 	counts    counts
 	delivered uint64   // packets
 	bytes     uint64   // RTP payload, delivered
-	lost      uint64   // packets whose gaps were given up
 	epoch     gk.Epoch // of the newest packet that was accepted
 	began     gk.Epoch // the lowest that was armed
 	highest   gk.Index // accepted
@@ -88,7 +87,7 @@ type session struct {
 func (s *session) status(me gk.TransportID, now time.Time) bus.StreamStatus {
 	st := bus.StreamStatus{
 		Transport: me, Stream: s.stream.id, Session: s.id, Epoch: s.epoch, Highest: s.highest,
-		Delivered: s.delivered, Bytes: s.bytes, Lost: s.lost, Dropped: s.counts.names(),
+		Delivered: s.delivered, Bytes: s.bytes, Lost: s.order.gaps.count(now, s.ledger.reach), Dropped: s.counts.names(),
 		Viewers: s.stream.viewers.count(),
 		Sent:    s.ledger.sent, PathLoss: s.ledger.lost, Vouched: s.ledger.vouched, Foreign: s.ledger.foreign,
 	}
