@@ -23,7 +23,7 @@ type synthCommand struct {
 	Paths    int           `default:"6" help:"Captures made of one encoding, each over another network."`
 	Length   time.Duration `default:"8m" help:"Length of a harmless capture."`
 	Baseline time.Duration `default:"90s" help:"Its clean beginning."`
-	Whole    float64       `default:"0.03" help:"Share of captures that hold whole packets; the others hold the first 96 bytes of each."`
+	Whole    float64       `default:"0.05" help:"Share of captures that hold whole packets; the others hold the first 96 bytes of each."`
 	Jobs     int           `default:"2" help:"Encodings at a time."`
 	Nice     int           `default:"10" help:"How far ffmpeg stands back for other programs, 0 to 19."`
 	Cache    string        `type:"path" placeholder:"DIR" help:"Where encodings are kept. Default: gaitkeeper/synth in the user's cache directory."`

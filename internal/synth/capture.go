@@ -20,6 +20,7 @@ type take struct {
 // cast are the encodings that a take needs.
 type cast struct {
 	main, other, sibling, still *encoding
+	lower                       *encoding // the main one at a lower rate
 }
 
 // make carries a take out.
@@ -69,6 +70,13 @@ func (t *take) make(p *Plan, c cast) (*Label, []packet, error) {
 	if harmless && d.chance(0.08) {
 		var e Event
 		if ps, e = restart(d, ps, t.ts, d.between(p.Baseline+8, t.seconds-20)); e.Kind != "" {
+			l.Events = append(l.Events, e)
+		}
+	}
+	if c.lower != nil {
+		low := c.lower.send(newDice(p.Seed, "lower/"+t.name), s, length)
+		var e Event
+		if ps, e = step(ps, low, t.ts, d.between(p.Baseline+8, t.seconds-20)); e.Kind != "" {
 			l.Events = append(l.Events, e)
 		}
 	}
@@ -166,6 +174,18 @@ func attackSeconds(baseline float64, kinds []string) float64 {
 		}
 	}
 	return s
+}
+
+// step goes over to the same film at another rate, at a key picture.
+func step(ps, low []packet, ts bool, from float64) ([]packet, Event) {
+	j := keyAt(low, time.Duration(from*1e9))
+	if j < 0 {
+		return ps, Event{}
+	}
+	i := at(ps, time.Duration(low[j].at))
+	out := append(slices.Clone(ps[:i]), low[j:]...)
+	start := float64(low[j].at) / 1e9
+	return continued(out, ts, i), Event{Start: start, End: start + 5, Kind: "abr_step", Planned: true, Detail: "the operator lowers the rate"}
 }
 
 // restart lets the encoder fall silent, begin anew with a key picture, and count its

@@ -172,10 +172,11 @@ func drawContent(d dice, split Split, f frame, seconds float64, inputs []string,
 	} else if d.chance(0.85) {
 		fmt.Fprintf(&graph, ",noise=alls=%d:allf=t+u:all_seed=%d", d.whole(1, 12), d.whole(1, 1e6))
 	}
-	if d.chance(0.25) { // clouds before the sun
+	moving := stillAt == 0
+	if moving && d.chance(0.25) { // clouds before the sun
 		fmt.Fprintf(&graph, ",eq=brightness='%.2f*sin(t/%.1f)':eval=frame", d.between(0.02, 0.12), d.between(3, 40))
 	}
-	if seconds > 180 && d.chance(0.25) {
+	if moving && seconds > 180 && d.chance(0.25) {
 		from := d.between(100, seconds-60)
 		to := from + d.between(20, 120)
 		fmt.Fprintf(&graph, ",eq=brightness=-%.2f:contrast=0.7:saturation=0.4:enable='between(t,%.2f,%.2f)',noise=alls=%d:allf=t+u:all_seed=%d:enable='between(t,%.2f,%.2f)'",

@@ -129,6 +129,15 @@ func (p *Plan) extras(t *take) (other, sibling, still *Recipe) {
 	return other, sibling, still
 }
 
+// ladder is to which share of its rate an encoder is stepped down; 0: never.
+func (p *Plan) ladder(e int) float64 {
+	d := newDice(p.Seed, fmt.Sprintf("ladder/%d", e))
+	if d.chance(0.87) {
+		return 0
+	}
+	return d.between(0.4, 0.75)
+}
+
 // Run makes the batch. Captures that are there already are kept, so that a run that
 // was stopped can go on.
 func Run(ctx context.Context, p *Plan) (Done, error) {
@@ -216,6 +225,12 @@ func (p *Plan) perform(ctx context.Context, e int, made func(*take, float64)) er
 				continue
 			}
 			if *x.e, err = p.get(ctx, x.r); err != nil {
+				return err
+			}
+		}
+		if by := p.ladder(e); by > 0 && len(t.attacks) == 0 && i%2 == 0 {
+			r := p.recipes[e].lower(by)
+			if c.lower, err = p.get(ctx, &r); err != nil {
 				return err
 			}
 		}

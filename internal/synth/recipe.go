@@ -1,6 +1,11 @@
 package synth
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
 
 // Recipe is one encoding: what ffmpeg is asked for.
 type Recipe struct {
@@ -28,7 +33,7 @@ var x264 = settings{"h264", func(d dice, split Split, f frame, kbps int) []strin
 	gop := pick(d, choose(split, []int{25, 50, 100, 250}, []int{30, 48, 60, 75, 125, 300})...)
 	a := []string{
 		"-c:v", "libx264", "-threads", "1",
-		"-preset", pick(d, choose(split, []string{"ultrafast", "veryfast", "faster"}, []string{"superfast", "veryfast", "fast", "medium"})...),
+		"-preset", pick(d, choose(split, []string{"ultrafast", "veryfast", "faster"}, []string{"superfast", "superfast", "veryfast", "fast", "medium"})...),
 		"-g", fmt.Sprint(gop),
 	}
 	params := ""
@@ -146,10 +151,10 @@ func drawFrame(d dice, split Split) frame {
 	type fps struct{ num, den int }
 	s := pick(d, choose(split,
 		[]wh{{192, 108}, {256, 144}, {320, 180}, {320, 240}},
-		[]wh{{224, 126}, {256, 144}, {320, 180}, {352, 288}, {288, 162}, {426, 240}})...)
+		[]wh{{176, 144}, {224, 126}, {240, 136}, {256, 144}, {288, 162}, {320, 180}, {352, 240}})...)
 	r := pick(d, choose(split,
 		[]fps{{15, 1}, {25, 1}, {25, 1}, {30, 1}, {30, 1}, {60, 1}},
-		[]fps{{12, 1}, {20, 1}, {24, 1}, {25, 1}, {25, 1}, {30000, 1001}, {30000, 1001}, {50, 1}})...)
+		[]fps{{12, 1}, {12, 1}, {20, 1}, {20, 1}, {24, 1}, {24, 1}, {25, 1}, {25, 1}, {30000, 1001}, {30000, 1001}, {50, 1}})...)
 	return frame{s.w &^ 1, s.h &^ 1, r.num, r.den}
 }
 
@@ -172,31 +177,63 @@ func drawRecipe(d dice, split Split, seconds float64, inputs []string, want stri
 		r.Frame.num = 24
 		r.Content = drawContent(d, split, r.Frame, seconds, inputs, 0)
 	}
-	tone := soundFor(d, seconds)
 	switch d.IntN(3) {
 	case 0:
-		r.Sound = []string{tone, "-c:a", "aac", "-b:a", pick(d, "32k", "48k", "64k")}
+		r.Sound = []string{soundFor(d, seconds, 1024), "-c:a", "aac", "-b:a", pick(d, "32k", "48k", "64k")}
 	case 1:
-		r.Sound = []string{tone, "-c:a", "mp2", "-b:a", pick(d, "64k", "96k")}
+		r.Sound = []string{soundFor(d, seconds, 1152), "-c:a", "mp2", "-b:a", pick(d, "64k", "96k")}
 	}
 	r.Mux = []string{"pat_period=" + pick(d, "0.1", "0.2", "0.5"), fmt.Sprintf("mpegts_start_pid=%d", pick(d, choose(split, []int{256, 32, 512}, []int{256, 68, 4000})...))}
 	if d.chance(0.5) {
 		r.Mux = append(r.Mux, "mpegts_flags=+resend_headers")
 	}
-	if d.chance(0.4) {
+	if peak := r.peak(); peak > 0 && d.chance(0.7) || peak == 0 && d.chance(0.15) {
 		r.CBR = true
-		r.Mux = append(r.Mux, fmt.Sprintf("muxrate=%d", kbps*1000*3+300_000))
+		if peak == 0 { // nobody bounds the pictures: there must be room for the largest
+			peak = 3 * kbps
+		}
+		r.Mux = append(r.Mux, fmt.Sprintf("muxrate=%d", int(d.between(1.25, 1.6)*float64(peak)*1000)+200_000))
 	} else {
 		r.Mux = append(r.Mux, "pcr_period="+pick(d, "20", "40", "80"))
 	}
 	return r
 }
 
-// soundFor is a chain of sounds that change all the time; it ends a little early, or
-// the last frame would be cut, which not every encoder takes.
-func soundFor(d dice, seconds float64) string {
-	return fmt.Sprintf("aevalsrc=c=mono:s=48000:d=%.1f:exprs='0.2*sin(%d*t+9*sin(%.2f*t))+0.05*(random(%d)-0.5)'[a]",
-		seconds-0.2, d.whole(300, 3000), d.between(0.2, 3), d.IntN(9))
+// peak is the greatest rate that the encoder is held to, in kbit/s; 0 without one.
+func (r *Recipe) peak() int {
+	for i, a := range r.Encoder {
+		if a == "-maxrate" {
+			n, _ := strconv.Atoi(strings.TrimSuffix(r.Encoder[i+1], "k"))
+			return n
+		}
+	}
+	return 0
+}
+
+// lower is the same film from the same encoder at another rate or quality: the next
+// step of a ladder.
+func (r *Recipe) lower(by float64) Recipe {
+	s := *r
+	s.Encoder = slices.Clone(r.Encoder)
+	for i := 1; i < len(s.Encoder); i++ {
+		a := &s.Encoder[i]
+		switch s.Encoder[i-1] {
+		case "-b:v", "-maxrate", "-minrate", "-bufsize":
+			n, _ := strconv.Atoi(strings.TrimSuffix(*a, "k"))
+			*a = fmt.Sprintf("%dk", int(by*float64(n)))
+		case "-crf", "-q:v":
+			n, _ := strconv.Atoi(*a)
+			*a = strconv.Itoa(n + 4)
+		}
+	}
+	return s
+}
+
+// soundFor is a chain of sounds that change all the time, in whole frames of so many
+// samples: MP2's encoder takes no others.
+func soundFor(d dice, seconds float64, samples int) string {
+	return fmt.Sprintf("aevalsrc=c=mono:s=48000:n=%d:d=%.6f:exprs='0.2*sin(%d*t+9*sin(%.2f*t))+0.05*(random(%d)-0.5)'[a]",
+		samples, float64((int(seconds*48_000)/samples-4)*samples)/48_000, d.whole(300, 3000), d.between(0.2, 3), d.IntN(9))
 }
 
 // sibling is the same encoder with the same settings on another film.
@@ -204,7 +241,11 @@ func (r *Recipe) sibling(d dice, split Split, seconds float64, inputs []string, 
 	s := *r
 	s.Seconds = seconds
 	if len(s.Sound) > 0 {
-		s.Sound = append([]string{soundFor(d, seconds)}, s.Sound[1:]...)
+		samples := 1024
+		if s.Sound[2] == "mp2" {
+			samples = 1152
+		}
+		s.Sound = append([]string{soundFor(d, seconds, samples)}, s.Sound[1:]...)
 	}
 	s.Content = drawContent(d, split, r.Frame, seconds, inputs, stillAt)
 	return s
