@@ -34,6 +34,7 @@ var floors = map[string]int{
 
 	"internal/capture": 2, // packet captures
 	"internal/detect":  2, // profiles and detectors
+	"internal/tune":    2, // thresholds from answers and history
 
 	"internal/device":     3, // the encoder's agent
 	"internal/transport":  3, // opens and forwards

@@ -215,3 +215,10 @@ func (t *tokenTable) roll(out *TokenSet) {
 		}
 	}
 }
+
+// Put adds the occasions of one token.
+func (s *TokenSet) Put(c TokenCount) {
+	o := TokenSet{n: 1}
+	o.items[0] = c
+	s.Add(&o)
+}

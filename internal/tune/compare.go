@@ -1,0 +1,131 @@
+package tune
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/episode"
+)
+
+// Task is one tuning run.
+type Task struct {
+	Goal    Goal
+	Current Params
+	Prior   float64 // cut-off of the fleet
+	Fleet   bool    // search weights and persistence as well
+	Trials  int     // of each search; 0 is [DefaultTrials]
+	Seed    uint64
+	More    func() bool // false ends the run with what there is; nil: never
+}
+
+// DefaultTrials is how many settings each search of a run tries.
+const (
+	DefaultTrials = 24
+	FleetTrials   = 60
+)
+
+// The ways to a proposal.
+const (
+	ByController = "controller"
+	ByBayes      = "bayesian"
+)
+
+// Proposal is what a run found.
+type Proposal struct {
+	Params  Params
+	Method  string // [ByController] or [ByBayes]
+	Now     Stats  // with the current settings, on all data
+	Then    Stats  // with the proposed ones
+	Control Stats  // the controller's on the parts that were held out from it
+	Bayes   Stats  // Bayesian optimisation's on the same
+	Tried   int    // settings that were replayed
+	Why     string
+}
+
+// folds is in how many parts data is divided in time, each held out once.
+const folds = 4
+
+// advantage is by how much Bayesian optimisation must cost less on held-out data to
+// go live.
+const advantage = 0.02
+
+// Propose finds settings. The controller's go live unless those of Bayesian
+// optimisation cost less on data that was held out from both.
+func Propose(d *Data, t Task) Proposal {
+	more := t.More
+	if more == nil {
+		more = func() bool { return true }
+	}
+	trials := t.Trials
+	if trials == 0 {
+		trials = DefaultTrials
+		if t.Fleet {
+			trials = FleetTrials
+		}
+	}
+	base := t.Current
+	if t.Fleet {
+		base = DefaultParams()
+	}
+	p := Proposal{Now: d.Judge(t.Current)}
+	parts := d.Split(folds)
+	sweeps := make([]sweep, folds)
+	var all sweep
+	for i := range parts {
+		sweeps[i] = parts[i].sweep(base)
+		all.add(&sweeps[i])
+		p.Tried += cutoffs / folds
+	}
+	control := base
+	control.Sensitivity = episode.SensitivityAt(all.control(t.Goal, t.Prior))
+	p.Params, p.Method = control, ByController
+	space := Space{Base: base, Fleet: t.Fleet}
+	search := func(skip int) Params {
+		judge := func(q Params) (s Stats) {
+			p.Tried++
+			for i := range parts {
+				if i != skip {
+					s.add(parts[i].Judge(q))
+				}
+			}
+			return s
+		}
+		m := &Bayes{Rand: rand.New(rand.NewPCG(t.Seed, uint64(skip+1)))}
+		best, _ := Search(&space, t.Goal, t.Current, judge, m, func(n int) bool { return n < trials && more() })
+		return space.Params(best.X)
+	}
+	held := 0
+	for k := range parts {
+		if !more() {
+			break
+		}
+		var train sweep
+		for i := range sweeps {
+			if i != k {
+				train.add(&sweeps[i])
+			}
+		}
+		c := base
+		c.Sensitivity = episode.SensitivityAt(train.control(t.Goal, t.Prior))
+		p.Control.add(parts[k].Judge(c))
+		p.Bayes.add(parts[k].Judge(search(k)))
+		held++
+	}
+	control1, bayes1 := t.Goal.Cost(p.Control), t.Goal.Cost(p.Bayes)
+	switch {
+	case held < folds:
+		p.Why = "the run ended before both could be compared: the controller's"
+	case p.Bayes.Hours == 0 || p.Bayes.Real == 0:
+		p.Why = "there is nothing held out to compare by: the controller's"
+	case t.Goal.Over(p.Bayes) > max(0, t.Goal.Over(p.Control)):
+		p.Why = fmt.Sprintf("Bayesian optimisation's would break the budget on held-out data (%.2f false an hour): the controller's", p.Bayes.Rate())
+	case bayes1 < control1-advantage*max(control1, 1):
+		best := search(-1)
+		p.Params, p.Method = best, ByBayes
+		p.Why = fmt.Sprintf("on held-out data Bayesian optimisation's cost %.2f, the controller's %.2f", bayes1, control1)
+	default:
+		p.Why = fmt.Sprintf("on held-out data Bayesian optimisation's cost %.2f and the controller's %.2f: no reason to leave it", bayes1, control1)
+	}
+	p.Then = d.Judge(p.Params)
+	return p
+}

@@ -1,0 +1,16 @@
+// Package tune finds thresholds from what operators say and from what streams did.
+// It is pure: it owns no clock, lock, goroutine or store, and everything random comes
+// from a seed.
+//
+//	trace.go     what is kept of a stream: levels of its detectors, hop by hop
+//	label.go     what is known of stretches of it, from whom, and how far it is believed
+//	replay.go    settings → alarms, by the same rule as the engine's
+//	judge.go     alarms and labels → false alarms, misses, cost
+//	controller.go  the default: the smallest cut-off that keeps the budget
+//	gp.go, search.go  Bayesian optimisation, and what it is compared with
+//	compare.go   which of the two goes live: whole episodes held out, in time
+//	guard.go     a stream's setting: steps, shadow, revert, history
+//	anomaly.go   anomalies made in recorded windows
+//
+// Its figures are in docs/tuning.md.
+package tune

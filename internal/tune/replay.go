@@ -1,0 +1,149 @@
+package tune
+
+import (
+	"github.com/gaitkeeper/gaitkeeper/internal/episode"
+)
+
+// Params are what tuning moves. The sensitivity is each stream's own, the rest the
+// fleet's.
+type Params struct {
+	Sensitivity float64
+	Weights     [Groups]float64 // multiply the weights of the detectors of a group
+	Persistence int             // hops; see [episode.Tracker]
+}
+
+// DefaultParams is what holds where nothing was tuned.
+func DefaultParams() Params {
+	p := Params{Sensitivity: 0.5, Persistence: 1}
+	for g := range p.Weights {
+		p.Weights[g] = 1
+	}
+	return p
+}
+
+// Groups is the number of groups of detectors that are weighed together. There are
+// far fewer labels than detectors, so weights of their own could not be told.
+const Groups = 4
+
+// GroupNames are the groups' names.
+var GroupNames = [Groups]string{"words", "numbers", "repetition", "volume"}
+
+// groupOf has the group of each detector by name; those of the path have none, because
+// no rotation follows from them.
+var groupOf = map[string]int{
+	"grammar": 0, "parameter-set": 0, "clock-step": 0, "packet-size": 0, "absence": 0,
+	"two-contents": 1, "alien": 1, "stale": 1, "renumbering": 1, "order": 1, "over-cap": 1,
+	"loop": 2, "echo": 2,
+	"volume": 3, "drift": 3, "pacing": 3,
+}
+
+// Weight is what a detector's weight is multiplied by.
+func (p *Params) Weight(kind string) float64 {
+	if g, ok := groupOf[kind]; ok {
+		return p.Weights[g]
+	}
+	return 1
+}
+
+// Weights is what holds besides what is tuned: the weight of a detector in some
+// circumstances, as the engine would have it.
+type Weights func(kind string, f Flags) float64
+
+// Plain is the weights of an engine whose settings have none.
+func Plain(string, Flags) float64 { return 1 }
+
+// Replayer turns traces of one layout into alarms.
+type Replayer struct {
+	layout  *Layout
+	weights Weights
+	subject []int // of each detector
+	rules   []episode.Subject
+	tables  [1 << flagBits][]table
+	raw     [1 << flagBits][]table // at a sensitivity of 0.5
+	high    []float64
+}
+
+type table [1 << levelBits]float64
+
+// NewReplayer prepares for traces of one layout.
+func NewReplayer(l *Layout, w Weights) *Replayer {
+	r := &Replayer{layout: l, weights: w, rules: []episode.Subject{episode.SourceSubject}}
+	for i := range l.Kinds {
+		s := 0
+		if l.Path[i] {
+			s = len(r.rules)
+			r.rules = append(r.rules, episode.PathSubject)
+		}
+		r.subject = append(r.subject, s)
+	}
+	r.high = make([]float64, len(r.rules))
+	for f := range r.tables {
+		r.tables[f], r.raw[f] = make([]table, len(l.Kinds)), make([]table, len(l.Kinds))
+	}
+	return r
+}
+
+// set prepares the tables of scores.
+func (r *Replayer) set(p *Params) {
+	for f := range r.tables {
+		for d, kind := range r.layout.Kinds {
+			w := r.weights(kind, Flags(f)) * p.Weight(kind)
+			gain, raw := episode.Gain(w, p.Sensitivity), episode.Gain(w, 0.5)
+			for l := range r.tables[f][d] {
+				r.tables[f][d][l] = episode.Level(l).Score() * gain
+				r.raw[f][d][l] = episode.Level(l).Score() * raw
+			}
+		}
+	}
+}
+
+// Alarm is one that the source raised.
+type Alarm struct {
+	Hop  int
+	Kind string  // the detector that said most
+	Peak float64 // greatest score of the episode's first seconds at a sensitivity of 0.5
+}
+
+// peakHops is the length over which an alarm's peak is taken.
+const peakHops = 5 * episode.HopsPerSecond
+
+// Alarms gives the alarms about the source that the engine would have raised with
+// these settings.
+func (r *Replayer) Alarms(t *Trace, p Params) []Alarm {
+	r.set(&p)
+	tracker := episode.Tracker{Persistence: p.Persistence}
+	for _, s := range r.rules {
+		tracker.Add(s)
+	}
+	var out []Alarm
+	for i, n := 0, t.Len(); i < n; i++ {
+		row, f := t.row(i)
+		clear(r.high)
+		for d, level := range row {
+			if level == 0 {
+				continue
+			}
+			s := r.subject[d]
+			r.high[s] = max(r.high[s], r.tables[f][d][level])
+		}
+		if tracker.Step(r.high) == 0 {
+			kind, peak := r.peak(t, i, min(i+peakHops, n))
+			out = append(out, Alarm{Hop: i, Kind: kind, Peak: peak})
+		}
+	}
+	return out
+}
+
+// peak is the greatest score about the source within hops, at a sensitivity of 0.5,
+// and whose it is. The tables must be set.
+func (r *Replayer) peak(t *Trace, from, to int) (kind string, most float64) {
+	for i := from; i < to; i++ {
+		row, f := t.row(i)
+		for d, level := range row {
+			if v := r.raw[f][d][level]; r.subject[d] == 0 && v > most {
+				kind, most = r.layout.Kinds[d], v
+			}
+		}
+	}
+	return kind, most
+}
