@@ -61,6 +61,11 @@ func (*absence) Name() string { return "absence" }
 
 func (a *absence) Score(v *View) Evidence {
 	e := Evidence{Kind: "absence", Class: Source, Limit: absenceTimes}
+	if a.p.Form == feature.TS && v.Hop.Partial() {
+		// A cut packet shows the first of its seven TS packets. What lies there is a
+		// matter of how the multiplexer's cycle stands to the packets', which drifts.
+		return e
+	}
 	for i := range a.p.Rhythms {
 		r := &a.p.Rhythms[i]
 		if v.Hop.Tokens.Has(r.Token) {

@@ -80,7 +80,7 @@ func Detectors(p *Profile) (accusing, advisory []Detector) {
 			loop{p},
 			&volume{p: p},
 			&drift{p: p, r: newRamp()},
-			&bottleneck{p: p, e: newEnvelope(2 * tenSec)},
+			&bottleneck{p: p, e: newEnvelope(2 * tenSec), edge: newEnvelope(tenSec)},
 			tick{p},
 		}, []Detector{
 			distance{p, sizeDistance, "size-distribution", Source},

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 )
@@ -49,9 +50,34 @@ func (g *grammar) Score(v *View) Evidence {
 	return e
 }
 
-// countLimit is what a count within 10 s may reach.
+// countLimit is what a count within 10 s may reach: twice the baseline's worst and a
+// floor; and where the source does such things by itself, what ten seconds bring at
+// that rate once in a million times.
 func (p *Profile) countLimit(c counter, floor float64) float64 {
-	return floor + 2*p.Counts[c].Worst
+	have := p.Counts[c]
+	return max(floor+2*have.Worst, rareCount(have.Total, float64(p.Hops)/tenSec))
+}
+
+// rareCount is the least count in one span of which as many or more have a probability
+// below a millionth, where total were seen in so many spans and come independently:
+// the predictive distribution of a Poisson count with an unknown rate, which is a
+// negative binomial (Gelman et al., Bayesian Data Analysis, section 2.6), with
+// Jeffreys' prior. 0 where none was seen: then the floor knows better.
+func rareCount(total, spans float64) float64 {
+	const rare, most = 1e-6, 1000
+	if total == 0 || spans < 1 {
+		return 0
+	}
+	shape := total + 0.5
+	q := 1 / (1 + spans)
+	p := math.Exp(shape * math.Log(1-q)) // of none
+	left := 1 - p
+	k := 1.0
+	for ; left >= rare && k < most; k++ {
+		p *= q * (shape + k - 1) / k
+		left -= p
+	}
+	return k
 }
 
 // count accuses where something happens more often within 10 s than ever in the

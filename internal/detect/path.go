@@ -71,6 +71,24 @@ func envelopeSwing(delays []float64) float64 {
 type bottleneck struct {
 	p *Profile
 	e envelope
+	// least is the delay of an empty queue, from the baseline on. The clocks of sender
+	// and receiver are not one: it follows the low edge as fast as two clocks can part.
+	least  float64
+	edge   envelope
+	traced bool
+}
+
+// clocksApart is by how many milliseconds two clocks of 100 ppm each may part in a hop.
+const clocksApart = 200e-6 * 1000 / hopsPerSecond
+
+// follow takes the low edge of the delay, over a time in which a queue is empty once.
+func (b *bottleneck) follow() {
+	if !b.traced {
+		b.least, b.traced = b.p.DelayMin, true
+	}
+	if low, ok := b.edge.low(0, tenSec); ok {
+		b.least += max(-clocksApart, min(clocksApart, low-b.least))
+	}
 }
 
 const (
@@ -101,6 +119,8 @@ func (b *bottleneck) Score(v *View) Evidence {
 	e := Evidence{Kind: "bottleneck", Class: Path}
 	if ms, ok := v.Hop.DelayMS(); ok {
 		b.e.add(ms)
+		b.edge.add(ms)
+		b.follow()
 	}
 	now, ok := b.e.low(0, fourSec/2)
 	if !ok || b.p.PaceMin == 0 || b.p.DelayMax-b.p.DelayMin > delayUnusable {
@@ -110,15 +130,15 @@ func (b *bottleneck) Score(v *View) Evidence {
 	e.Limit = min(bottleneckSpread, bottleneckShare*b.p.PaceMin) / b.p.margin()
 	e.Value = spread
 	narrow := e.Limit / max(spread, 0.01)
-	if now-b.p.DelayMin > bottleneckQueue {
+	if now-b.least > bottleneckQueue {
 		return e
 	}
-	queued := (now - b.p.DelayMin) / max(bottleneckDelay, 1.5*(b.p.DelayMax-b.p.DelayMin))
+	queued := (now - b.least) / max(bottleneckDelay, 1.5*(b.p.DelayMax-b.p.DelayMin))
 	e.Score = min(narrow, queued, full/bottleneckBusy, 10)
 	e.Score = max(0, e.Score)
 	if e.Score >= said {
 		e.Text = fmt.Sprintf("the link is full: pace spreads over %.2f octaves (baseline at least %.2f), sends %.0f %% of the time, delay is %.0f ms above its least",
-			spread, b.p.PaceMin, 100*full, now-b.p.DelayMin)
+			spread, b.p.PaceMin, 100*full, now-b.least)
 	}
 	return e
 }
@@ -131,13 +151,17 @@ const (
 	tickMargin = 0.35
 	tickLeast  = 120  // packets in 4 s
 	tickOwn    = 0.55 // a path that ticks by itself says nothing
+	// A relay that wakes every millisecond sends packets one and two milliseconds
+	// apart. A radio's grants are on a millisecond as well, but come at once, with five,
+	// eight or ten milliseconds between them: that is a network.
+	tickApart = 0.05 // share of gaps of about 0.8 to 3 ms
 )
 
 func (tick) Name() string { return "tick" }
 
 func (d tick) Score(v *View) Evidence {
 	e := Evidence{Kind: "tick", Class: Path, Limit: min(0.95, max(tickFloor, d.p.TickMax+tickMargin))}
-	if v.Disturbed || v.S4.TickCount < tickLeast || d.p.TickMax > tickOwn {
+	if v.Disturbed || v.S4.TickCount < tickLeast || d.p.TickMax > tickOwn || apart(&v.S4) < tickApart {
 		return e
 	}
 	e.Value = v.S4.Tick()
@@ -146,6 +170,16 @@ func (d tick) Score(v *View) Evidence {
 		e.Text = fmt.Sprintf("packets leave on a clock of 1 ms (Rayleigh %.2f over 4 s; baseline at most %.2f)", e.Value, d.p.TickMax)
 	}
 	return e
+}
+
+// apart is the share of packets that came about 0.8 to 3 ms after the one before.
+func apart(w *feature.Window) float64 {
+	const first, last = 19, 22 // two buckets an octave: 768 µs to 3.1 ms
+	n := 0.0
+	for _, c := range w.IATs[first : last+1] {
+		n += float64(c)
+	}
+	return n / math.Max(float64(w.Gaps), 1)
 }
 
 // step notices that the low edge of the delay moved and stayed. A reroute does the
