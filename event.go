@@ -36,6 +36,8 @@ const (
 	EventPlannedChange  EventKind = "planned-change"  // an operator announced that a source will change
 
 	EventStreamDisarmed EventKind = "stream-disarmed" // a transport wiped a stream's keys by order
+	EventStreamHeld     EventKind = "stream-held"     // viewers get what was chosen for held streams; Detail has what and why
+	EventStreamFreed    EventKind = "stream-freed"    // they get the stream again
 	EventLeaseLapsed    EventKind = "lease-lapsed"    // a transport stopped delivering: nobody vouches for the session
 	EventLeaseRenewed   EventKind = "lease-renewed"   // it delivers again
 	EventAuditBroken    EventKind = "audit-broken"    // the audit trail was cut or changed; Detail has where it is kept

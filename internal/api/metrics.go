@@ -36,7 +36,7 @@ var knownKinds = map[gk.EventKind]bool{
 	gk.EventServiceStarted: true, gk.EventServiceStopped: true,
 	gk.EventAlertOpened: true, gk.EventAlertChanged: true, gk.EventAlertClosed: true, gk.EventProfileStage: true,
 	gk.EventProfileRefused: true, gk.EventPlannedChange: true,
-	gk.EventStreamDisarmed: true, gk.EventLeaseLapsed: true, gk.EventLeaseRenewed: true, gk.EventAuditBroken: true,
+	gk.EventStreamDisarmed: true, gk.EventStreamHeld: true, gk.EventStreamFreed: true, gk.EventLeaseLapsed: true, gk.EventLeaseRenewed: true, gk.EventAuditBroken: true,
 	gk.EventIdentity: true, gk.EventBudgetSpent: true,
 }
 

@@ -11,6 +11,7 @@ func (c Config) behaviour() processing.Behaviour {
 	b.Learn, b.Provisional, b.Probation = c.LearnFor, c.ProvisionalAfter, c.Probation
 	b.Sensitivity = c.Sensitivity
 	b.PathAfter, b.AskAfter = c.PathAlertAfter, c.AskAfter
+	b.HoldUnresolved = c.HoldUnresolved
 	for class, r := range map[bus.Class]string{
 		bus.ClassProof: c.RespondProof, bus.ClassSource: c.RespondSource, bus.ClassPath: c.RespondPath, bus.ClassNoise: c.RespondNoise,
 	} {

@@ -328,6 +328,9 @@ func (n *Node) startTransport(ctx context.Context) error {
 	}
 	cfg.ReceiveBuffer = int(n.cfg.MediaBuffer)
 	cfg.Latency = n.cfg.Latency
+	if cfg.OnHold, cfg.Slate, err = n.cfg.onHold(); err != nil {
+		return err
+	}
 	cfg.Tap = n.opts.Tap
 	for _, text := range n.cfg.Output {
 		o, err := transport.ParseOutput(text)

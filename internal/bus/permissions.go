@@ -51,7 +51,7 @@ func PermissionsOf(r Role, id gk.TransportID) Permissions {
 		p.Buckets = []string{BucketKMS}
 	case RoleTransport:
 		me := "." + string(id)
-		p.Subscribe = []string{string(TransportAssign) + me, string(TransportArm) + me, string(TransportSwitch) + me, string(TransportRelease) + me, string(TransportLease) + me, string(TransportDisarm) + me, string(TransportReport) + me}
+		p.Subscribe = []string{string(TransportAssign) + me, string(TransportArm) + me, string(TransportSwitch) + me, string(TransportRelease) + me, string(TransportLease) + me, string(TransportDisarm) + me, string(TransportReport) + me, string(TransportHold) + me}
 		p.Publish = []string{"gk.transport-news.>", string(Events), string(KMSInfo), certifyAs("transport", id)}
 	case RoleProcessing:
 		p.Subscribe = []string{"gk.processing.>", "gk.processing-news.>", "gk.transport-news.>"}

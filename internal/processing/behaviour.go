@@ -19,6 +19,9 @@ type Behaviour struct {
 	Responses   map[bus.Class]bus.Response
 	PathAfter   time.Duration // how long a disturbed path is before it is an alert
 	AskAfter    time.Duration // how long evidence stays before an operator is asked
+	// HoldUnresolved has a stream held while its source stays changed and an operator
+	// is asked.
+	HoldUnresolved bool
 }
 
 // DefaultBehaviour gives the values that a Config starts from.

@@ -268,6 +268,7 @@ func (st *stream) tell(x *gkrp.Session, e gk.Event) {
 		st.done(e.Epoch, e.Took)
 	}
 	st.behaviour.event(e.At, e)
+	st.noteHold(e.At, e)
 	st.svc.tell(e)
 }
 

@@ -30,6 +30,7 @@ type stream struct {
 	behaviour               *behaviour
 	measured                feature.Window // the newest, decoded
 	profileFile, alertsFile *file
+	holding                 holding
 
 	nowServing atomic.Pointer[[]*serving]
 }
@@ -127,6 +128,7 @@ func (st *stream) status(u bus.StreamStatus) {
 	if l := st.machine.Live(); l != nil && len(l.Transports) > 0 && l.Transports[0] == u.Transport {
 		st.behaviour.status(st.svc.now(), &u)
 		st.react()
+		st.hold(st.svc.now())
 	}
 	if u.Delivered > 0 {
 		st.step(gkrp.Media{Session: u.Session, At: st.svc.now().Add(-time.Duration(u.SilentMs) * time.Millisecond)})
@@ -137,6 +139,7 @@ func (st *stream) transportLost(id gk.TransportID) {
 	for _, r := range st.known {
 		delete(r.assigned, id)
 	}
+	delete(st.holding.told, id)
 	st.step(gkrp.TransportLost{Transport: id})
 }
 

@@ -237,6 +237,7 @@ type fakeTransport struct {
 	lease   time.Time
 	off     bool // cut off from the bus
 	void    int  // packets that came after the lease
+	holds   []bus.HoldRequest
 	counts  bus.StreamStatus
 	last    time.Time
 	ticker  *time.Ticker
@@ -275,6 +276,10 @@ func newFakeTransport(t *testing.T, w *world, id gk.TransportID) *fakeTransport 
 			return bus.Refuse(bus.CodeUnavailable, "cut off")
 		}
 		clear(f.armed)
+		return nil
+	})
+	serveTo(t, f, bus.TransportHold, func(r bus.HoldRequest) error {
+		f.holds = append(f.holds, r)
 		return nil
 	})
 	serveTo(t, f, bus.TransportSwitch, func(bus.SwitchRequest) error { return nil })

@@ -23,6 +23,7 @@ const (
 	causeLate          // its gap had been given up
 	causeNotSent       // authentic, but not what the device reported to have sent
 	causeLeaseOver     // nobody vouches for the session any more
+	causeHeld          // the stream is held, and shows something else
 	numCauses
 )
 
@@ -31,7 +32,7 @@ var causeNames = [numCauses]string{
 	causeUnknownEpoch: "unknown-epoch", causeStaleEpoch: "stale-epoch", causeAuthFailed: "auth-failed",
 	causeTooOld: "too-old", causeDuplicate: "duplicate", causeTwoWriters: "two-writers",
 	causeBeforeFirst: "before-first", causePastEnd: "past-end", causeStaleProven: "stale-proven",
-	causeStaleUnproven: "stale-unproven", causeLate: "late", causeNotSent: "not-sent", causeLeaseOver: "lease-over",
+	causeStaleUnproven: "stale-unproven", causeLate: "late", causeNotSent: "not-sent", causeLeaseOver: "lease-over", causeHeld: "held",
 }
 
 func (c cause) String() string { return causeNames[c] }

@@ -28,6 +28,7 @@ func (s *Service) serve() (subs []bus.Subscription, err error) {
 	add(bus.TransportReport.Serve(s.conn, me, s.reported))
 	add(bus.TransportLease.Serve(s.conn, me, s.renew))
 	add(bus.TransportDisarm.Serve(s.conn, me, s.disarm))
+	add(bus.TransportHold.Serve(s.conn, me, s.holdStream))
 	return subs, err
 }
 

@@ -256,6 +256,10 @@ func (s *Service) deliver(ses *session, u unit) {
 		ses.counts[causeLeaseOver]++
 		return
 	}
+	if s.withheld(ses.stream) {
+		ses.counts[causeHeld]++
+		return
+	}
 	ses.pending.add(u)
 	ses.delivered++
 	ses.bytes += uint64(len(u.payload))
@@ -307,5 +311,6 @@ func (s *Service) overdue(now time.Time) {
 		s.rollDue(ses, now)
 	}
 	s.fanOut()
+	s.showHeld(now)
 	s.tellWindows()
 }

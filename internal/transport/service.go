@@ -43,6 +43,10 @@ type Config struct {
 	// ViewerBuffer is how many bytes a viewer may fall behind before it is dropped.
 	ViewerBuffer int
 	MaxViewers   int // of one stream
+	// OnHold is what a stream shows while it is held; "" is [HoldPass]. Slate is the
+	// clip of [HoldSlate].
+	OnHold OnHold
+	Slate  *Slate
 	// Meter has the behaviour of every stream measured and told every 250 ms.
 	Meter bool
 	// Tap, if set, is called with every packet in the order of delivery. It must
@@ -68,6 +72,7 @@ func Defaults() Config {
 		KeyLife:       24 * time.Hour,
 		ViewerBuffer:  4 << 20,
 		MaxViewers:    1000,
+		OnHold:        HoldPass,
 		Meter:         true,
 	}
 }
@@ -143,6 +148,9 @@ func newService(cfg Config, conn bus.Conn, id Identity, log *slog.Logger) (*Serv
 		cfg.KEM = keyring.HPKE{}
 	}
 	if _, err := gk.ParseTransportID(string(cfg.ID)); err != nil {
+		return nil, err
+	}
+	if err := cfg.checkHold(); err != nil {
 		return nil, err
 	}
 	receiver, err := cfg.KEM.Generate(uint16(gkrp.SuiteMLKEM768X25519))

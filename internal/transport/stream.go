@@ -21,6 +21,7 @@ type stream struct {
 	waiting  []*session
 	viewers  *viewers
 	outputs  []output
+	held     *held
 	disarmed time.Time // when its keys were last ordered away; leases from before are void
 }
 

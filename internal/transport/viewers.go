@@ -33,6 +33,7 @@ type viewers struct {
 	head    uint64 // bytes ever written; the ring holds the last size of them
 	notTS   uint64 // packets that were not MPEG-TS
 	closed  bool
+	stopped error // why nobody may join for now
 	payload gkrp.Payload
 }
 
@@ -104,6 +105,17 @@ func (v *viewers) cut() {
 	v.wake.Broadcast()
 }
 
+// stop cuts off every viewer and lets none join for the given reason, until it is
+// called with none.
+func (v *viewers) stop(why error) {
+	v.mu.Lock()
+	v.stopped = why
+	v.mu.Unlock()
+	if why != nil {
+		v.cut()
+	}
+}
+
 // dropSlow cuts off the viewers that fell behind by more than the ring. One of
 // them may be waiting for its network, and would not notice by itself.
 func (v *viewers) dropSlow() {
@@ -125,6 +137,8 @@ func (v *viewers) join(cut func()) (*viewer, error) {
 	switch {
 	case v.closed:
 		return nil, errStreamClosed
+	case v.stopped != nil:
+		return nil, v.stopped
 	case len(v.all) >= v.most:
 		return nil, errViewersFull
 	case len(v.all) == 0:
