@@ -40,6 +40,7 @@ type commands struct {
 	Analyze analyzeCommand       `cmd:"" help:"Run the detection engine on packet captures."`
 	Eval    evalCommand          `cmd:"" help:"Measure the detection engine on labelled captures."`
 	Synth   synthCommand         `cmd:"" help:"Make labelled captures: real encoders over model networks, with attacks."`
+	Bus     busSetupCommand      `cmd:"" name:"bus-setup" help:"Make certificates and configuration for NATS servers and the processes that meet on them."`
 	Config  configCommand        `cmd:"" help:"Print a configuration file with every setting and its default."`
 	Version versionCommand       `cmd:"" help:"Print the version."`
 }

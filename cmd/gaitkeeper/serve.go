@@ -16,7 +16,7 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	log.Info("ready", "api", node.APIURL(), "join", node.JoinAddress(), "mqtt", node.MQTTAddress(), "media", node.MediaAddress(), "data", c.Data, "version", buildVersion())
+	log.Info("ready", node.Places()...)
 	err = node.Run(ctx)
 	log.Info("stopped")
 	return err

@@ -44,7 +44,7 @@ func certify(ctx context.Context, conn bus.Conn, role, id string, hosts ...strin
 	if err != nil {
 		return nil, err
 	}
-	rep, err := bus.KMSCertify.Do(ctx, conn, bus.CertifyRequest{Role: role, ID: id, Key: public, Hosts: hosts})
+	rep, err := bus.KMSCertify.Do(ctx, conn, bus.As(role, id), bus.CertifyRequest{Role: role, ID: id, Key: public, Hosts: hosts})
 	if err != nil {
 		return nil, fmt.Errorf("certificate for %s %s: %w", role, id, err)
 	}
@@ -70,8 +70,8 @@ func (c *credentials) pool() *x509.CertPool {
 	return pool
 }
 
-func (c *credentials) caPEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.ca.Raw})
+func certificatePEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 // lateTLS is the configuration of a listener that opens before its certificate

@@ -22,6 +22,11 @@ type Config struct {
 	ID        string `group:"place" default:"main" placeholder:"NAME" help:"Name of this instance, in certificates and events."`
 	Advertise string `group:"place" default:"127.0.0.1" placeholder:"HOST" help:"Host name or address at which devices and viewers reach this machine; it goes into join tokens, certificates and the media address."`
 
+	Roles          []string `group:"place" placeholder:"ROLE" help:"Services to run in this process: kms, processing, transport, api, broker. Empty: all of them. Fewer need a bus that others reach too."`
+	Bus            string   `group:"place" placeholder:"URL" help:"NATS servers with JetStream to use as the bus, nats://HOST[:PORT],HOST[:PORT], instead of the built-in one."`
+	BusCredentials string   `group:"place" type:"path" placeholder:"DIR" help:"Directory that gaitkeeper bus-setup made for this process: the certificates by which the NATS servers know its roles. Empty: bus in the data directory."`
+	BusReplicas    int      `group:"place" default:"0" placeholder:"N" help:"Copies of the state that the NATS servers keep: 1, 3 or 5. 0: three where bus names three servers or more, otherwise one."`
+
 	Listen      string `group:"network" default:"127.0.0.1:8080" placeholder:"ADDR" help:"API, metrics and viewers. Plain HTTP on loopback; TLS, and a token for everybody, on any other address."`
 	JoinListen  string `group:"network" default:"127.0.0.1:8843" placeholder:"ADDR" help:"Where new devices join with their token (always TLS)."`
 	MQTTListen  string `group:"network" name:"mqtt-listen" default:"127.0.0.1:8883" placeholder:"ADDR" help:"MQTT broker for devices (mutual TLS only)."`
@@ -58,12 +63,9 @@ type Config struct {
 	RespondNoise     string        `group:"behaviour" default:"alert" enum:"show,alert" placeholder:"DO" help:"When outsiders without a key send to a stream: alert, or show. It never changes a key."`
 	PathAlertAfter   time.Duration `group:"behaviour" default:"15s" placeholder:"TIME" help:"How long a disturbed path is before it is an alert."`
 	AskAfter         time.Duration `group:"behaviour" default:"30s" placeholder:"TIME" help:"How long a source stays changed before an operator is asked. No further key is changed for it."`
-	HoldUnresolved   bool          `group:"behaviour" help:"Hold a stream whose source stays changed, from the moment that an operator is asked until the evidence ends or he says that the source changed. What viewers see meanwhile is on-hold."`
 
 	Latency     time.Duration `group:"media" default:"120ms" placeholder:"TIME" help:"Longest wait for a missing packet before the ones behind it are delivered."`
 	MediaBuffer Size          `group:"media" default:"8MiB" placeholder:"SIZE" help:"Receive buffer to ask the kernel for, on the media socket."`
-	OnHold      string        `group:"media" default:"pass" enum:"pass,freeze,slate,stop" placeholder:"DO" help:"What viewers and outputs get of a stream that is held: pass (the stream), freeze (nothing new; connections stay), slate (the clip named by slate), or stop (viewers are cut off). A stream is held while a second session of its device insists, and by hold-unresolved."`
-	Slate       string        `group:"media" type:"path" placeholder:"FILE" help:"MPEG-TS clip to show in place of a held stream, over and over, with on-hold: slate."`
 	Output      []string      `group:"media" sep:"none" placeholder:"[STREAM=]URL" help:"Where to send a decrypted stream besides HTTP: udp://, rtp:// or file:. {stream} in the URL stands for the stream's name. Repeatable."`
 
 	TokenLife time.Duration `group:"devices" default:"1h" placeholder:"TIME" help:"How long a join token may be used."`
@@ -73,6 +75,9 @@ type Config struct {
 	LogLevel  string `group:"logging" default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least severe message to log: debug, info, warn or error."`
 	LogFormat string `group:"logging" default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of log lines: text or json."`
 }
+
+// transportID is the instance's name in the type that subjects are made of.
+func (c Config) transportID() gk.TransportID { return gk.TransportID(c.ID) }
 
 // DefaultConfig is what holds when nobody says anything.
 func DefaultConfig() (Config, error) {
@@ -139,14 +144,14 @@ func (c Config) Check() error {
 			return fmt.Errorf("%s: %d is out of range: choose 1 to 1000000", name, n)
 		}
 	}
-	if err := c.checkHold(); err != nil {
-		return err
-	}
 	if c.Sensitivity <= 0 || c.Sensitivity > 1 {
 		return fmt.Errorf("sensitivity: %g is out of range: choose above 0 to 1", c.Sensitivity)
 	}
 	if _, err := gk.ParseTransportID(c.ID); err != nil {
 		return fmt.Errorf("id: %w", err)
 	}
-	return c.checkMQTT()
+	if err := c.checkMQTT(); err != nil {
+		return err
+	}
+	return c.checkRoles()
 }

@@ -62,7 +62,7 @@ type user struct {
 // admit makes a user, with a fresh password, of every role of the service bus.
 func (g *gate) admit(transport gk.TransportID) {
 	g.users = map[string]user{}
-	for _, role := range []bus.Role{bus.RoleKMS, bus.RoleTransport, bus.RoleProcessing, bus.RoleAPI, bus.RoleAudit, bus.RoleAssembly, bus.RoleBroker} {
+	for _, role := range []bus.Role{bus.RoleKMS, bus.RoleTransport, bus.RoleProcessing, bus.RoleAPI, bus.RoleAudit, bus.RoleBroker} {
 		p := bus.PermissionsOf(role, transport)
 		permissions := allow(p.Publish, p.Subscribe)
 		permissions.Response = &server.ResponsePermission{MaxMsgs: 1, Expires: time.Minute}

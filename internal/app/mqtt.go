@@ -25,8 +25,10 @@ func (c Config) checkMQTT() error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("mqtt-broker: %w", err)
-	case !b.Foreign:
+	case !b.Foreign && !c.external():
 		return fmt.Errorf("mqtt-broker: %q is no URL: write mqtts://%s", c.MQTTBroker, c.MQTTBroker)
+	case !b.Foreign && (c.MQTTCA != "" || c.MQTTCert != "" || c.MQTTUser != ""):
+		return fmt.Errorf("mqtt-broker: %q, without a scheme, is the broker of one of our own processes, which knows all of us: leave mqtt-ca, mqtt-cert and mqtt-user out", c.MQTTBroker)
 	case (c.MQTTCert == "") != (c.MQTTKey == ""):
 		return errors.New("mqtt-cert and mqtt-key belong together: give both or none")
 	case c.MQTTPassword != "" && c.MQTTUser == "":
@@ -65,7 +67,10 @@ func (n *Node) dialBroker(ctx context.Context, creds *credentials) (bus.Courier,
 	if err != nil {
 		return nil, fmt.Errorf("mqtt-broker: %w", err)
 	}
-	cfg.Address, cfg.Plain, cfg.TLS12, cfg.Patient = b.Address, b.Plain, true, true
+	cfg.Address, cfg.Plain, cfg.TLS12, cfg.Patient = b.Address, b.Plain, b.Foreign, true
+	if !b.Foreign { // of one of our own processes
+		cfg.CA = creds.pool()
+	}
 	cfg.User, cfg.PasswordFile = n.cfg.MQTTUser, n.cfg.MQTTPassword
 	cfg.Up = func() { log.Info("connected to the MQTT broker", "broker", n.cfg.MQTTBroker) }
 	if n.cfg.MQTTCA != "" {

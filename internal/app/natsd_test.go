@@ -334,7 +334,7 @@ func TestBusRolesReachOnlyTheirOwn(t *testing.T) {
 		{"processing revokes a device", func() error { return processing.Publish("gk.kms.revoke", nil) }},
 		{"the api disarms a transport", func() error { return api.Publish("gk.transport.disarm.main", nil) }},
 		{"processing cuts a connection", func() error { return processing.Publish("gk.broker.cut", nil) }},
-		{"the api certifies services", func() error { return api.Publish("gk.kms.certify", nil) }},
+		{"the api certifies services", func() error { return api.Publish("gk.kms.certify.transport.main", nil) }},
 		{"processing reads the kms's bucket", func() error { return processing.Publish("$JS.API.DIRECT.GET.KV_gk-kms.$KV.gk-kms.a.b", nil) }},
 		{"processing writes the kms's bucket", func() error { return processing.Publish("$KV.gk-kms.a.b", nil) }},
 		{"the api hears the kms's answers", func() error { _, err := api.Subscribe("_INBOX.kms.>", func(*nats.Msg) {}); return err }},

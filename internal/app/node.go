@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,9 +19,6 @@ import (
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/api"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
-	"github.com/gaitkeeper/gaitkeeper/internal/keyring"
-	"github.com/gaitkeeper/gaitkeeper/internal/kms"
-	"github.com/gaitkeeper/gaitkeeper/internal/processing"
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
 	"github.com/gaitkeeper/gaitkeeper/internal/transport"
 )
@@ -41,16 +37,18 @@ type Options struct {
 	MediaAdvertise string
 }
 
-// Node is all services in one process. They are separated against mistakes, not
-// against code that runs in the same memory.
+// Node is the services that one process runs. They are separated against
+// mistakes, not against code that runs in the same memory.
 type Node struct {
-	cfg    Config
-	opts   Options
-	dir    *dataDir
-	stages *stages
-	broker *broker
-	mqtt   string // the address that the broker has taken
-	media  *transport.Service
+	cfg      Config
+	opts     Options
+	starting context.Context // of Start
+	dir      *dataDir
+	stages   *stages
+	broker   *broker // nil where bus and broker are somebody else's
+	mqtt     string  // the address that our broker has taken; empty without one
+	media    *transport.Service
+	met      bool // the key management service, whose key is pinned
 
 	apiListener, joinListener net.Listener
 	admission                 lateTLS // of the MQTT listener
@@ -58,19 +56,32 @@ type Node struct {
 }
 
 // Start brings the services up in the order in which they need one another:
-// data directory, sockets, bus with its store, audit trail, key management,
-// processing, transport, API. When it returns, devices can join.
+// data directory, sockets, bus with its store, audit trail, key management, the
+// devices' broker, processing, transport, API; of these, the ones that are this
+// process's. When it returns, devices can join, or, in a process apart, its
+// services are there: it waits for bus and key management until ctx ends.
 func Start(ctx context.Context, cfg Config, opts Options) (*Node, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, opts: opts, stages: newStages()}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	for _, step := range []func(context.Context) error{
-		n.openData, n.openSockets, n.startBus, n.startAudit, n.startKMS, n.startProcessing, n.startTransport, n.startAPI,
+	if !cfg.external() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, startTimeout)
+		defer cancel()
+	}
+	n.starting = ctx
+	for _, step := range []struct {
+		role string // none: of every process
+		do   func(context.Context) error
+	}{
+		{"", n.openData}, {roleAPI, n.openSockets}, {"", n.startBus}, {roleKMS, n.startAudit}, {roleKMS, n.startKMS}, {roleBroker, n.openGate},
+		{roleProcessing, n.startProcessing}, {roleTransport, n.startTransport}, {roleAPI, n.startAPI},
 	} {
-		if err := step(ctx); err != nil {
+		if step.role != "" && !cfg.runs(step.role) {
+			continue
+		}
+		if err := step.do(ctx); err != nil {
 			return nil, errors.Join(err, n.stages.stop())
 		}
 	}
@@ -116,30 +127,42 @@ func (n *Node) listen(setting, addr string) (net.Listener, error) {
 	return l, nil
 }
 
+// startBus starts the built-in bus, or the devices' broker alone, unless both are
+// somebody else's.
 func (n *Node) startBus(context.Context) error {
-	listen := n.cfg.MQTTListen
-	if n.cfg.MQTTBroker != "" {
-		listen = ""
+	cfg := brokerConfig{
+		Dir: n.dir.file("nats"), TLS: &n.admission, Transport: n.cfg.transportID(), SyncAlways: true, Log: n.opts.Log,
 	}
-	b, err := startBroker(brokerConfig{
-		Dir: n.dir.file("nats"), MQTTAddr: listen, TLS: &n.admission, Transport: gk.TransportID(n.cfg.ID), SyncAlways: true, Log: n.opts.Log,
-	})
+	if n.cfg.external() {
+		cfg.Dir = n.dir.file("mqtt")
+		if !n.cfg.runs(roleBroker) {
+			return nil
+		}
+	}
+	if n.cfg.runs(roleBroker) {
+		cfg.MQTTAddr = n.cfg.MQTTListen
+	}
+	b, err := startBroker(cfg)
 	if err != nil {
 		return err
 	}
 	n.broker = b
 	n.stages.closer("bus", func() error { b.stop(); return nil })
-	if listen != "" {
+	if cfg.MQTTAddr != "" {
 		n.mqtt, err = b.mqttAddr()
 	}
 	return err
 }
 
 // connect opens a role's connection, which its stage closes.
-func (n *Node) connect(role bus.Role) (*nats.Conn, error) {
-	nc, err := n.broker.connect(role)
+func (n *Node) connect(role bus.Role) (nc *nats.Conn, err error) {
+	if n.cfg.external() {
+		nc, err = n.dialBus(n.starting, role)
+	} else if nc, err = n.broker.connect(role); err != nil {
+		err = fmt.Errorf("bus connection of %s: %w", role, err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("bus connection of %s: %w", role, err)
+		return nil, err
 	}
 	nc.SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 		n.opts.Log.Error("bus", "role", role, "error", err)
@@ -171,130 +194,40 @@ func (n *Node) openStore(nc *nats.Conn, bucket string, history int) (store.KV, e
 	if err != nil {
 		return nil, err
 	}
+	if n.cfg.external() {
+		return store.OpenJetStream(js, bucket, history, store.WithReplicas(n.cfg.replicas()))
+	}
 	return store.OpenJetStream(js, bucket, history)
 }
 
-func (n *Node) startKMS(ctx context.Context) error {
-	nc, err := n.connect(bus.RoleKMS)
-	if err != nil {
-		return err
-	}
-	kek := kms.KEK{URI: n.cfg.KEK}
-	if kek.URI == "" {
-		kek.URI = "file:" + n.dir.file("kek")
-	}
-	if kek.Passphrase, err = readPassphrase(n.cfg.KEKPassphrase); err != nil {
-		return err
-	}
-	kv, err := n.openStore(nc, bus.BucketKMS, kms.History)
-	if err != nil {
-		return fmt.Errorf("key store: %w", err)
-	}
-	cfg := kms.Config{KEK: kek, Lease: n.cfg.Lease, Suites: []gkrp.Suite{gkrp.SuiteMLKEM768X25519}, Log: n.log("kms")}
-	if n.cfg.AllowX25519 {
-		cfg.Suites = append(cfg.Suites, gkrp.SuiteX25519)
-	}
-	service, err := kms.New(ctx, cfg, kv, bus.NewNATS(nc))
-	if err != nil {
-		return err
-	}
-	n.stages.start("kms", func(ctx context.Context) error {
-		defer nc.Close()
-		return service.Run(ctx)
-	})
-	if err := n.openGate(); err != nil {
-		return err
-	}
-	return n.certifyServer(ctx)
-}
+// callTimeout is how long one question at the start may take.
+const callTimeout = 5 * time.Second
 
-// openGate has the broker's gate ask the key management service about devices,
-// and cut those that were revoked.
-func (n *Node) openGate() error {
-	nc, err := n.connect(bus.RoleBroker)
-	if err != nil {
-		return err
+// untilThere asks again for as long as nobody serves what is asked for. In a
+// process apart that may take long, and is told.
+func (n *Node) untilThere(ctx context.Context, what string, ask func(context.Context) error) error {
+	began, told := time.Now(), time.Now()
+	for {
+		call, cancel := context.WithTimeout(ctx, callTimeout)
+		err := ask(call)
+		cancel()
+		if !errors.Is(err, bus.ErrNoResponder) && !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		if time.Since(told) > waitingTold {
+			told = time.Now()
+			n.opts.Log.Warn("waiting for "+what, "since", time.Since(began).Round(time.Second))
+		}
+		pause := 5 * time.Millisecond
+		if n.cfg.external() {
+			pause = 200 * time.Millisecond
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
 	}
-	n.stages.closer("gate", func() error { nc.Close(); return nil })
-	conn := bus.NewNATS(nc)
-	ask := recordSource(func(ctx context.Context, id gk.DeviceID) (bus.DeviceRecord, error) {
-		return bus.KMSDevice.Do(ctx, conn, bus.KMSDeviceRequest{Device: id})
-	})
-	n.broker.gate.records.Store(&ask)
-	if n.mqtt == "" {
-		return nil // a broker of somebody else's cannot be told to cut
-	}
-	_, err = bus.BrokerCut.Serve(conn, func(_ context.Context, r bus.CutRequest) (bus.CutReply, error) {
-		cut, err := n.broker.disconnect(r.Device)
-		return bus.CutReply{Connections: cut}, err
-	})
-	return err
-}
-
-// readPassphrase reads the first line of the file, if one is named.
-func readPassphrase(path string) (keyring.Secret, error) {
-	if path == "" {
-		return keyring.Secret{}, nil
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return keyring.Secret{}, fmt.Errorf("kek-passphrase-file: %w", err)
-	}
-	defer clear(b)
-	line, _, _ := strings.Cut(string(b), "\n")
-	if line = strings.TrimSuffix(line, "\r"); line == "" {
-		return keyring.Secret{}, fmt.Errorf("kek-passphrase-file: the first line of %s is empty", path)
-	}
-	return keyring.NewSecret([]byte(line)), nil
-}
-
-// certifyServer waits until the key management service answers, gets this
-// process's certificate and lets devices connect.
-func (n *Node) certifyServer(ctx context.Context) (err error) {
-	hosts := []string{n.cfg.Advertise, "localhost", "127.0.0.1", "::1"}
-	if n.server, err = n.certify(ctx, "server", hosts...); err != nil {
-		return err
-	}
-	n.admission.admit(n.server)
-	if err := os.WriteFile(n.dir.file(caFile), n.server.caPEM(), 0o644); err != nil {
-		return fmt.Errorf("CA certificate: %w", err)
-	}
-	return n.writeKMSKey(ctx)
-}
-
-// writeKMSKey leaves the key that audit heads are verified with.
-func (n *Node) writeKMSKey(ctx context.Context) error {
-	nc, err := n.connect(bus.RoleAssembly)
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	info, err := bus.KMSInfo.Do(ctx, bus.NewNATS(nc), bus.Empty{})
-	if err != nil {
-		return err
-	}
-	b, err := kmsKeyPEM(info.Public)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(n.dir.file(kmsKeyFile), b, 0o644); err != nil {
-		return fmt.Errorf("key of the key management service: %w", err)
-	}
-	return nil
-}
-
-func (n *Node) certify(ctx context.Context, role string, hosts ...string) (*credentials, error) {
-	nc, err := n.connect(bus.RoleAssembly)
-	if err != nil {
-		return nil, err
-	}
-	defer nc.Close()
-	var c *credentials
-	err = untilThere(ctx, func() (err error) {
-		c, err = certify(ctx, bus.NewNATS(nc), role, n.cfg.ID, hosts...)
-		return err
-	})
-	return c, err
 }
 
 func (n *Node) startTransport(ctx context.Context) error {
@@ -303,7 +236,7 @@ func (n *Node) startTransport(ctx context.Context) error {
 		return err
 	}
 	conn := bus.NewNATS(nc)
-	creds, err := n.certify(ctx, "transport")
+	creds, err := n.certify(ctx, nc, "transport")
 	if err != nil {
 		return err
 	}
@@ -352,75 +285,6 @@ func (n *Node) startTransport(ctx context.Context) error {
 	return nil
 }
 
-func (n *Node) startProcessing(ctx context.Context) error {
-	nc, err := n.connect(bus.RoleProcessing)
-	if err != nil {
-		return err
-	}
-	creds, err := n.certify(ctx, "processing")
-	if err != nil {
-		return err
-	}
-	signer, err := gkrp.NewSigner(creds.key.(ed25519.PrivateKey))
-	if err != nil {
-		return err
-	}
-	kv, err := n.openStore(nc, bus.BucketProcessing, 1)
-	if err != nil {
-		return fmt.Errorf("rotation records: %w", err)
-	}
-	log := n.log("processing")
-	courier, err := n.dialBroker(ctx, creds)
-	if err != nil {
-		return err
-	}
-	cfg := processing.Defaults()
-	cfg.ID = n.cfg.ID
-	cfg.RotateEvery = n.cfg.RotateEvery
-	cfg.RotatePackets = n.cfg.RotatePackets
-	cfg.AllowX25519 = n.cfg.AllowX25519
-	cfg.MinVersion = gkrp.Version(n.cfg.MinVersion)
-	cfg.Urgent = gkrp.Budget{Burst: n.cfg.UrgentRotations, Every: n.cfg.UrgentRefill}
-	cfg.UrgentSite = gkrp.Budget{Burst: n.cfg.SiteUrgentRotations, Every: n.cfg.SiteUrgentRefill}
-	cfg.Behaviour = n.cfg.behaviour()
-	service := processing.New(cfg, bus.NewNATS(nc), courier, kv, signer, creds.controller, log)
-	n.stages.start("processing", func(ctx context.Context) error {
-		defer nc.Close()
-		defer courier.Close()
-		return service.Run(ctx)
-	})
-	return n.awaitProcessing(ctx)
-}
-
-// awaitProcessing returns when the processing service hears transports announce
-// themselves, so that the first device need not wait for the next announcement.
-func (n *Node) awaitProcessing(ctx context.Context) error {
-	nc, err := n.connect(bus.RoleAPI)
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	return untilThere(ctx, func() error {
-		_, err := bus.ProcessingStreams.Do(ctx, bus.NewNATS(nc), bus.Empty{})
-		return err
-	})
-}
-
-// untilThere asks again for as long as nobody serves what is asked for.
-func untilThere(ctx context.Context, ask func() error) error {
-	for {
-		err := ask()
-		if !errors.Is(err, bus.ErrNoResponder) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
 func (n *Node) startAPI(ctx context.Context) error {
 	hash, err := apiTokenHash(n.dir)
 	if err != nil {
@@ -431,11 +295,20 @@ func (n *Node) startAPI(ctx context.Context) error {
 		return err
 	}
 	conn := bus.NewNATS(nc)
+	if n.server == nil {
+		if err := n.certifyServer(ctx, nc); err != nil {
+			return err
+		}
+	}
 	local := isLoopback(n.cfg.Listen)
-	server, err := api.New(api.Config{
+	cfg := api.Config{
 		TokenHash: hash, Local: local, JoinAddress: n.JoinAddress(), TokenLife: n.cfg.TokenLife,
-		Viewer: n.media, Version: n.opts.Version, Log: n.log("api"),
-	}, conn)
+		Version: n.opts.Version, Log: n.log("api"),
+	}
+	if n.media != nil {
+		cfg.Viewer = n.media
+	}
+	server, err := api.New(cfg, conn)
 	if err != nil {
 		return err
 	}
@@ -459,6 +332,25 @@ func (n *Node) startAPI(ctx context.Context) error {
 	})
 	n.stages.start("join", func(ctx context.Context) error { return api.RunJoin(ctx, join, conn, n.joinListener) })
 	return nil
+}
+
+// Places are the addresses that this process's services have taken, as names and
+// values for a log line.
+func (n *Node) Places() []any {
+	var out []any
+	if n.cfg.runs(roleAPI) {
+		out = append(out, "api", n.APIURL(), "join", n.JoinAddress())
+	}
+	if n.mqtt != "" || n.cfg.MQTTBroker != "" {
+		out = append(out, "mqtt", n.MQTTAddress())
+	}
+	if n.media != nil {
+		out = append(out, "media", n.MediaAddress())
+	}
+	if n.cfg.external() {
+		out = append(out, "bus", n.cfg.Bus, "roles", n.cfg.Roles)
+	}
+	return append(out, "data", n.cfg.Data, "version", n.opts.Version)
 }
 
 // APIURL is where the API answers.

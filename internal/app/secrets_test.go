@@ -85,7 +85,7 @@ func newInsider(t *testing.T, n *Node) *insider {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	creds, err := certify(ctx, connect(bus.RoleAssembly), "transport", "insider")
+	creds, err := certify(ctx, n.certifier(t), "transport", "insider")
 	if err != nil {
 		t.Fatal(err)
 	}

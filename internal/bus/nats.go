@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -58,8 +59,15 @@ func (n *NATS) Respond(subject string, handle func(context.Context, string, []by
 	return natsResponder{natsSub{s}, cancel}, nil
 }
 
+// flushTimeout bounds a Flush whose context has no end.
+const flushTimeout = 10 * time.Second
+
 // Flush implements [Conn]: it returns when the server has seen everything before.
-func (n *NATS) Flush(ctx context.Context) error { return n.nc.FlushWithContext(ctx) }
+func (n *NATS) Flush(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
+	return n.nc.FlushWithContext(ctx)
+}
 
 // Close implements [Conn].
 func (n *NATS) Close() { n.nc.Close() }

@@ -5,16 +5,14 @@ import gk "github.com/gaitkeeper/gaitkeeper"
 // Role names a service for what it may do on the bus.
 type Role string
 
-// The roles of the service bus. Assembly is the process's own hand, which asks
-// for the services' certificates and nothing else; broker is the door of the
-// devices' broker, which asks whether a device may come in.
+// The roles of the service bus. Broker is the door of the devices' broker, which
+// asks whether a device may come in.
 const (
 	RoleKMS        Role = "kms"
 	RoleTransport  Role = "transport"
 	RoleProcessing Role = "processing"
 	RoleAPI        Role = "api"
 	RoleAudit      Role = "audit"
-	RoleAssembly   Role = "assembly"
 	RoleBroker     Role = "broker"
 )
 
@@ -36,8 +34,8 @@ const (
 // the answers that another gets.
 func inbox(r Role) string { return "_INBOX." + string(r) }
 
-func certifyAs(role string, id gk.TransportID) string {
-	return string(KMSCertifyAs) + "." + As(role, string(id))
+func certifies(role string, id gk.TransportID) string {
+	return string(KMSCertify) + "." + As(role, string(id))
 }
 
 // PermissionsOf is the least that each role needs, as the instance id. Nothing
@@ -52,23 +50,21 @@ func PermissionsOf(r Role, id gk.TransportID) Permissions {
 	case RoleTransport:
 		me := "." + string(id)
 		p.Subscribe = []string{string(TransportAssign) + me, string(TransportArm) + me, string(TransportSwitch) + me, string(TransportRelease) + me, string(TransportLease) + me, string(TransportDisarm) + me, string(TransportReport) + me, string(TransportHold) + me}
-		p.Publish = []string{"gk.transport-news.>", string(Events), string(KMSInfo), certifyAs("transport", id)}
+		p.Publish = []string{"gk.transport-news.>", string(Events), string(KMSInfo), certifies("transport", id)}
 	case RoleProcessing:
 		p.Subscribe = []string{"gk.processing.>", "gk.processing-news.>", "gk.transport-news.>"}
-		p.Publish = []string{"gk.transport.>", "gk.processing-news.>", string(Events), string(KMSInfo), string(KMSOpen), string(KMSRelease), string(KMSSetState), string(KMSDevice), string(KMSStanding), string(KMSSeal), string(KMSUnseal), certifyAs("processing", id)}
+		p.Publish = []string{"gk.transport.>", "gk.processing-news.>", string(Events), string(KMSInfo), string(KMSOpen), string(KMSRelease), string(KMSSetState), string(KMSDevice), string(KMSStanding), string(KMSSeal), string(KMSUnseal), certifies("processing", id)}
 		p.Buckets = []string{BucketProcessing}
 	case RoleAPI:
 		p.Subscribe = []string{string(Events), "gk.transport-news.>", string(ProcessingScores)}
 		p.Publish = []string{string(ProcessingRotate), string(ProcessingStreams), string(ProcessingStop), string(KMSInfo), string(KMSKeys), string(KMSEnroll), string(KMSJoin), string(KMSDevices), string(KMSRevoke), string(ProcessingDisarm), string(BrokerCut), string(Events),
-			string(ProcessingAlerts), string(ProcessingExplain), string(ProcessingProfile), string(ProcessingPlanned), certifyAs("server", id)}
+			string(ProcessingAlerts), string(ProcessingExplain), string(ProcessingProfile), string(ProcessingPlanned), certifies("server", id)}
 	case RoleAudit:
 		p.Subscribe = []string{string(Events)}
 		p.Publish = []string{string(KMSSignHead)}
-	case RoleAssembly:
-		p.Publish = []string{string(KMSInfo), string(KMSCertify), string(Events)}
 	case RoleBroker:
 		p.Subscribe = []string{string(BrokerCut)}
-		p.Publish = []string{string(KMSDevice), string(KMSInfo), certifyAs("server", id)}
+		p.Publish = []string{string(KMSDevice), string(KMSInfo), certifies("server", id)}
 	}
 	p.Subscribe = append(p.Subscribe, inbox(r)+".>")
 	for _, b := range p.Buckets {

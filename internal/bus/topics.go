@@ -21,14 +21,13 @@ const (
 	KMSDevice   Call[KMSDeviceRequest, DeviceRecord]     = "gk.kms.device"
 	KMSEnroll   Call[EnrollRequest, EnrollReply]         = "gk.kms.enroll"
 	KMSJoin     Call[JoinRequest, JoinReply]             = "gk.kms.join"
-	KMSCertify  Call[CertifyRequest, CertifyReply]       = "gk.kms.certify"
 
-	// KMSCertifyAs is KMSCertify for processes apart: the subject names role and
-	// id ([As]), so that the bus lets each ask for its own certificate only.
-	KMSCertifyAs CallTo[CertifyRequest, CertifyReply] = "gk.kms.certify-as"
+	// KMSCertify goes to the role and id that the certificate is for ([As]): so the
+	// bus lets each ask for its own only.
+	KMSCertify CallTo[CertifyRequest, CertifyReply] = "gk.kms.certify"
 )
 
-// As names a role and an instance for [KMSCertifyAs].
+// As names a role and an instance for [KMSCertify].
 func As(role, id string) string { return role + "." + id }
 
 // What a transport answers and announces.
@@ -201,8 +200,8 @@ type JoinReply struct {
 	KMSPublic   []byte        `cbor:"5,keyasint" json:"kms_public"`  // Ed25519, 32 bytes
 }
 
-// CertifyRequest asks for a service's certificate. It is allowed to the
-// assembly alone, over its own connection to the bus.
+// CertifyRequest asks for a service's certificate, over its own connection to the
+// bus.
 type CertifyRequest struct {
 	Role  string   `cbor:"1,keyasint"` // transport, processing, server
 	ID    string   `cbor:"2,keyasint"`
@@ -313,7 +312,7 @@ type StreamStatus struct {
 	Highest   gk.Index          `cbor:"5,keyasint" json:"highest"` // accepted
 	Delivered uint64            `cbor:"6,keyasint" json:"delivered"`
 	Bytes     uint64            `cbor:"7,keyasint" json:"bytes"` // RTP payload, delivered
-	Lost      uint64            `cbor:"8,keyasint" json:"lost"`  // gaps given up
+	Lost      uint64            `cbor:"8,keyasint" json:"lost"`  // gaps given up, as far as the device has come by its reports
 	Dropped   map[string]uint64 `cbor:"9,keyasint,omitempty" json:"dropped,omitempty"`
 	SilentMs  uint32            `cbor:"10,keyasint" json:"silent_ms"` // since the last accepted packet
 	Viewers   int               `cbor:"11,keyasint" json:"viewers"`

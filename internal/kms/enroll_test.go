@@ -189,7 +189,7 @@ func TestCertify(t *testing.T) {
 	ec, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	ecSPKI, _ := x509.MarshalPKIXPublicKey(ec.Public())
 
-	rep, err := s.certify(t.Context(), bus.CertifyRequest{Role: roleProcessing, ID: "p-1", Key: spki})
+	rep, err := s.certify(t.Context(), "processing.p-1", bus.CertifyRequest{Role: roleProcessing, ID: "p-1", Key: spki})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,12 +197,14 @@ func TestCertify(t *testing.T) {
 	if err != nil || ctl.ID != "p-1" || !public.Equal(ed25519.PublicKey(ctl.Public)) {
 		t.Errorf("controller %+v, %v", ctl, err)
 	}
-	rep, err = s.certify(t.Context(), bus.CertifyRequest{Role: roleTransport, ID: "tr-1", Key: spki})
+	rep, err = s.certify(t.Context(), "transport.tr-1", bus.CertifyRequest{Role: roleTransport, ID: "tr-1", Key: spki})
 	if err != nil || rep.Controller != nil {
 		t.Errorf("a transport got a controller statement, %v", err)
 	}
 	_, err = s.vouch(rep.Certificate, time.Now())
 	refused(t, err, bus.CodeUnauthorized, "want a processing")
+	_, err = s.certify(t.Context(), "transport.tr-2", bus.CertifyRequest{Role: roleTransport, ID: "tr-1", Key: spki})
+	refused(t, err, bus.CodeUnauthorized, "is not given to transport.tr-2")
 
 	for name, req := range map[string]bus.CertifyRequest{
 		"device":          {Role: roleDevice, ID: "cam-1", Key: spki},
@@ -212,7 +214,7 @@ func TestCertify(t *testing.T) {
 		"ECDSA transport": {Role: roleTransport, ID: "tr-1", Key: ecSPKI},
 	} {
 		t.Log(name)
-		_, err := s.certify(t.Context(), req)
+		_, err := s.certify(t.Context(), bus.As(req.Role, req.ID), req)
 		refused(t, err, bus.CodeBadRequest)
 	}
 }
@@ -223,7 +225,7 @@ func TestMutualTLS(t *testing.T) {
 	s := newSite(t, store.NewMemory())
 	ec, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	ecSPKI, _ := x509.MarshalPKIXPublicKey(ec.Public())
-	srv, err := s.certify(t.Context(), bus.CertifyRequest{Role: roleServer, ID: "join", Key: ecSPKI, Hosts: []string{"gk.example", "127.0.0.1"}})
+	srv, err := s.certify(t.Context(), "server.join", bus.CertifyRequest{Role: roleServer, ID: "join", Key: ecSPKI, Hosts: []string{"gk.example", "127.0.0.1"}})
 	if err != nil {
 		t.Fatal(err)
 	}

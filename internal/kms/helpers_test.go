@@ -184,7 +184,7 @@ func (s *site) certified(role, id string) (ed25519.PrivateKey, []byte) {
 	if err != nil {
 		s.t.Fatalf("%v", err)
 	}
-	rep, err := s.certify(context.Background(), bus.CertifyRequest{Role: role, ID: id, Key: spki})
+	rep, err := s.certify(context.Background(), bus.As(role, id), bus.CertifyRequest{Role: role, ID: id, Key: spki})
 	if err != nil {
 		s.t.Fatalf("certify: %v", err)
 	}

@@ -60,8 +60,11 @@ func (s *signer) Sign(_ io.Reader, content []byte) (sig []byte, err error) {
 
 // certify gives a service its certificate, and vouches to devices for the key
 // of a processing service.
-func (s *Service) certify(_ context.Context, req bus.CertifyRequest) (bus.CertifyReply, error) {
+func (s *Service) certify(_ context.Context, to string, req bus.CertifyRequest) (bus.CertifyReply, error) {
 	var rep bus.CertifyReply
+	if to != bus.As(req.Role, req.ID) {
+		return rep, bus.Refuse(bus.CodeUnauthorized, "a certificate for %s %s is not given to %s", req.Role, req.ID, to)
+	}
 	if req.Role != roleTransport && req.Role != roleProcessing && req.Role != roleServer {
 		return rep, bus.Refuse(bus.CodeBadRequest, "no certificates are given for role %q: ask for %s, %s or %s", req.Role, roleTransport, roleProcessing, roleServer)
 	}
@@ -81,15 +84,6 @@ func (s *Service) certify(_ context.Context, req bus.CertifyRequest) (bus.Certif
 		rep.Controller, err = s.vouch(rep.Certificate, now)
 	}
 	return rep, err
-}
-
-// certifyAs is certify for whoever may ask on a subject that names the role and
-// the id, and no other.
-func (s *Service) certifyAs(ctx context.Context, as string, req bus.CertifyRequest) (bus.CertifyReply, error) {
-	if as != bus.As(req.Role, req.ID) {
-		return bus.CertifyReply{}, bus.Refuse(bus.CodeUnauthorized, "a certificate for %s %s is not given to %s", req.Role, req.ID, as)
-	}
-	return s.certify(ctx, req)
 }
 
 // vouch signs the key of a processing service's certificate as one that devices

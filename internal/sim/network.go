@@ -126,6 +126,12 @@ func (o *port) Respond(subject string, handle func(context.Context, string, []by
 	return nothing{}, nil
 }
 
+// serves tells whether a request on subject is for r.
+func (r *responder) serves(subject string) bool {
+	each, ok := strings.CutSuffix(r.subject, ">")
+	return r.subject == subject || ok && strings.HasPrefix(subject, each)
+}
+
 func (o *port) Request(ctx context.Context, subject string, data []byte) (answer []byte, err error) {
 	b, p := o.b, o.p
 	if p.dead {
@@ -138,7 +144,7 @@ func (o *port) Request(ctx context.Context, subject string, data []byte) (answer
 	}
 	var to *responder
 	for _, r := range b.responders {
-		if r.subject == subject && !r.p.dead && !b.cut(p, r.p) {
+		if r.serves(subject) && !r.p.dead && !b.cut(p, r.p) {
 			to = r
 		}
 	}

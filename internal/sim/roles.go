@@ -386,7 +386,7 @@ func (w *world) enrolAll(p *process) {
 		must(err)
 		der, err := x509.MarshalPKIXPublicKey(public)
 		must(err)
-		rep, err := bus.KMSCertify.Do(ctx, o, bus.CertifyRequest{Role: role, ID: id, Key: der})
+		rep, err := bus.KMSCertify.Do(ctx, o, bus.As(role, id), bus.CertifyRequest{Role: role, ID: id, Key: der})
 		must(err)
 		return private, rep
 	}

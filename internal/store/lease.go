@@ -27,7 +27,7 @@ type Lease struct {
 }
 
 // LeaseBeat is how often a lease is renewed, and looked at.
-const LeaseBeat = time.Second
+const LeaseBeat = 500 * time.Millisecond
 
 const (
 	leaseMissed  = 4
