@@ -38,15 +38,22 @@ type StreamWindow struct {
 	Window    []byte         `cbor:"6,keyasint"` // a feature.Window as it encodes itself
 }
 
-// SealedProfile is the one kind of content that may be sealed.
-const SealedProfile = "profile"
+// The kinds of content that may be sealed. A profile and the settings of a stream that
+// are older than what was opened before are refused; of scores and windows there are
+// many, and their version is which.
+const (
+	SealedProfile = "profile"
+	SealedTuning  = "tuning"  // labels and settings
+	SealedScores  = "scores"  // what detectors said, a stretch
+	SealedWindows = "windows" // a recording of windows
+)
 
 // MaxSealed bounds what is sealed, in bytes.
 const MaxSealed = 192 << 10
 
 // SealPlace is what sealed content belongs to. It opens for no other place.
 type SealPlace struct {
-	Kind    string      `cbor:"1,keyasint"` // [SealedProfile]
+	Kind    string      `cbor:"1,keyasint"` // [SealedProfile], …
 	Stream  gk.StreamID `cbor:"2,keyasint"`
 	Version uint64      `cbor:"3,keyasint"` // of the content
 }

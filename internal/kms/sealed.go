@@ -62,6 +62,9 @@ func (s *Service) opened(ctx context.Context, p bus.SealPlace) (rec sealedRecord
 
 // noteOpened refuses a version older than one that was opened, and remembers this one.
 func (s *Service) noteOpened(ctx context.Context, p bus.SealPlace) error {
+	if p.Kind == bus.SealedScores || p.Kind == bus.SealedWindows {
+		return nil
+	}
 	rec, rev, err := s.opened(ctx, p)
 	switch {
 	case err != nil:
@@ -87,7 +90,9 @@ func (s *Service) noteOpened(ctx context.Context, p bus.SealPlace) error {
 }
 
 func boundToPlace(p bus.SealPlace) ([]byte, error) {
-	if p.Kind != bus.SealedProfile {
+	switch p.Kind {
+	case bus.SealedProfile, bus.SealedTuning, bus.SealedScores, bus.SealedWindows:
+	default:
 		return nil, bus.Refuse(bus.CodeBadRequest, "%q is nothing that is sealed here", p.Kind)
 	}
 	if _, err := gk.ParseStreamID(string(p.Stream)); err != nil {

@@ -38,8 +38,8 @@ const Aftermath = 10 * episode.HopsPerSecond
 type Case struct {
 	Trace *Trace
 	Spans []Span
-	// Made: simulated or reported in isolation; what is outside of its spans is no
-	// quiet traffic.
+	// Made: simulated, or the context of an episode alone; what is outside of its spans
+	// is no quiet traffic.
 	Made bool
 	// Shift multiplies the cut-off: the stream's own setting, where a fleet's is tried.
 	Shift float64
@@ -140,7 +140,7 @@ func Judge(r *Replayer, c *Case, p Params) Stats {
 	}
 	var s Stats
 	alarms := r.Alarms(c.Trace, p)
-	quiet := c.Trace.Len()
+	quiet := c.Trace.Len() - c.unanswered()
 	for i := range c.Spans {
 		sp := &c.Spans[i]
 		if sp.Verdict != False {
@@ -165,6 +165,11 @@ func Judge(r *Replayer, c *Case, p Params) Stats {
 		}
 	}
 	if c.Made {
+		for _, a := range alarms {
+			if inFalse(c.Spans, a.Hop) {
+				s.False += falseWeight(c.Spans, a)
+			}
+		}
 		return s
 	}
 	s.Hours = float64(max(0, quiet)) / episode.HopsPerSecond / 3600
@@ -174,9 +179,30 @@ func Judge(r *Replayer, c *Case, p Params) Stats {
 	return s
 }
 
+// unanswered is how many hops outside of every span say nothing.
+func (c *Case) unanswered() (n int) {
+	for i := range c.Trace.Len() {
+		if _, f := c.Trace.row(i); f&Unanswered != 0 && !covered(c.Spans, i) {
+			n++
+		}
+	}
+	return n
+}
+
+func covered(spans []Span, hop int) bool {
+	return slices.ContainsFunc(spans, func(s Span) bool { return s.From <= hop && hop < s.To })
+}
+
+func inFalse(spans []Span, hop int) bool {
+	return slices.ContainsFunc(spans, func(s Span) bool { return s.Verdict == False && s.From <= hop && hop < s.To })
+}
+
 // falseWeight is how far an alarm counts as false.
 func falseWeight(spans []Span, a Alarm) float64 {
 	w := quietBelief(a.Peak)
+	if a.Unanswered {
+		w = 0
+	}
 	for i := range spans {
 		sp := &spans[i]
 		switch {

@@ -58,8 +58,8 @@ type Replayer struct {
 	weights Weights
 	subject []int // of each detector
 	rules   []episode.Subject
-	tables  [1 << flagBits][]table
-	raw     [1 << flagBits][]table // at a sensitivity of 0.5
+	tables  [1 << weightBits][]table // by the flags that change weights
+	raw     [1 << weightBits][]table // at a sensitivity of 0.5
 	high    []float64
 }
 
@@ -102,6 +102,8 @@ type Alarm struct {
 	Hop  int
 	Kind string  // the detector that said most
 	Peak float64 // greatest score of the episode's first seconds at a sensitivity of 0.5
+	// Unanswered: within these seconds there was an alert that nobody spoke of.
+	Unanswered bool
 }
 
 // peakHops is the length over which an alarm's peak is taken.
@@ -117,33 +119,77 @@ func (r *Replayer) Alarms(t *Trace, p Params) []Alarm {
 	}
 	var out []Alarm
 	for i, n := 0, t.Len(); i < n; i++ {
-		row, f := t.row(i)
-		clear(r.high)
-		for d, level := range row {
-			if level == 0 {
-				continue
-			}
-			s := r.subject[d]
-			r.high[s] = max(r.high[s], r.tables[f][d][level])
-		}
-		if tracker.Step(r.high) == 0 {
-			kind, peak := r.peak(t, i, min(i+peakHops, n))
-			out = append(out, Alarm{Hop: i, Kind: kind, Peak: peak})
+		if row, f := t.row(i); r.step(&tracker, row, f) {
+			a := Alarm{Hop: i}
+			a.Kind, a.Peak, a.Unanswered = r.peak(t, i, min(i+peakHops, n))
+			out = append(out, a)
 		}
 	}
 	return out
 }
 
+// step takes the levels of a hop and reports an alarm about the source. The tables
+// must be set.
+func (r *Replayer) step(tracker *episode.Tracker, row []byte, f Flags) bool {
+	clear(r.high)
+	tables := r.tables[f%(1<<weightBits)]
+	for d, level := range row {
+		if level != 0 {
+			s := r.subject[d]
+			r.high[s] = max(r.high[s], tables[d][level])
+		}
+	}
+	return tracker.Step(r.high) == 0
+}
+
+// Peak is the greatest score about the source between two hops, at a sensitivity of
+// 0.5 and plain weights of groups, and the detector whose it is.
+func (r *Replayer) Peak(t *Trace, from, to int) (kind string, most float64) {
+	p := DefaultParams()
+	r.set(&p)
+	kind, most, _ = r.peak(t, from, to)
+	return kind, most
+}
+
+// Follower replays a stream hop by hop, as it comes.
+type Follower struct {
+	r       *Replayer
+	tracker episode.Tracker
+	row     []byte
+}
+
+// Follow begins to replay with some settings, without an episode.
+func Follow(l *Layout, w Weights, p Params) *Follower {
+	f := &Follower{r: NewReplayer(l, w), tracker: episode.Tracker{Persistence: p.Persistence}}
+	f.r.set(&p)
+	for _, s := range f.r.rules {
+		f.tracker.Add(s)
+	}
+	return f
+}
+
+// Step takes the levels of a hop and reports whether the settings would raise an
+// alarm about the source.
+func (f *Follower) Step(levels []episode.Level, fl Flags) bool {
+	f.row = f.row[:0]
+	for _, l := range levels {
+		f.row = append(f.row, byte(l))
+	}
+	return f.r.step(&f.tracker, f.row, fl)
+}
+
 // peak is the greatest score about the source within hops, at a sensitivity of 0.5,
-// and whose it is. The tables must be set.
-func (r *Replayer) peak(t *Trace, from, to int) (kind string, most float64) {
+// whose it is, and whether any of them is unanswered. The tables must be set.
+func (r *Replayer) peak(t *Trace, from, to int) (kind string, most float64, unanswered bool) {
 	for i := from; i < to; i++ {
 		row, f := t.row(i)
+		unanswered = unanswered || f&Unanswered != 0
+		raw := r.raw[f%(1<<weightBits)]
 		for d, level := range row {
-			if v := r.raw[f][d][level]; r.subject[d] == 0 && v > most {
+			if v := raw[d][level]; r.subject[d] == 0 && v > most {
 				kind, most = r.layout.Kinds[d], v
 			}
 		}
 	}
-	return kind, most
+	return kind, most, unanswered
 }

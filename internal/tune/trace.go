@@ -25,16 +25,20 @@ func (l *Layout) Equal(o *Layout) bool {
 	return slices.Equal(l.Kinds, o.Kinds) && slices.Equal(l.Path, o.Path)
 }
 
-// Flags are the circumstances of a hop that change weights for a while.
+// Flags are the circumstances of a hop.
 type Flags uint8
 
 // The circumstances.
 const (
 	Wide    Flags = 1 << iota // margins are wide: the profile is young or in probation
 	Excused                   // the device said that its source was restarted
+	// Unanswered: an alert was open that nobody had spoken of yet, or a change was
+	// announced. It changes no weight; what happens there is counted nowhere.
+	Unanswered
 
-	flagBits  = 2
-	levelBits = 7
+	flagBits   = 3
+	weightBits = 2 // flags that change weights
+	levelBits  = 7
 )
 
 // Trace is what detectors said of one stretch of a stream without a break, hop by
