@@ -63,9 +63,12 @@ type Config struct {
 	RespondNoise     string        `group:"behaviour" default:"alert" enum:"show,alert" placeholder:"DO" help:"When outsiders without a key send to a stream: alert, or show. It never changes a key."`
 	PathAlertAfter   time.Duration `group:"behaviour" default:"15s" placeholder:"TIME" help:"How long a disturbed path is before it is an alert."`
 	AskAfter         time.Duration `group:"behaviour" default:"30s" placeholder:"TIME" help:"How long a source stays changed before an operator is asked. No further key is changed for it."`
+	HoldUnresolved   bool          `group:"behaviour" help:"Hold a stream whose source stays changed, from the moment that an operator is asked until the evidence ends or he says that the source changed. What viewers see meanwhile is on-hold."`
 
 	Latency     time.Duration `group:"media" default:"120ms" placeholder:"TIME" help:"Longest wait for a missing packet before the ones behind it are delivered."`
 	MediaBuffer Size          `group:"media" default:"8MiB" placeholder:"SIZE" help:"Receive buffer to ask the kernel for, on the media socket."`
+	OnHold      string        `group:"media" default:"pass" enum:"pass,freeze,slate,stop" placeholder:"DO" help:"What viewers and outputs get of a stream that is held: pass (the stream), freeze (nothing new; connections stay), slate (the clip named by slate), or stop (viewers are cut off). A stream is held while a second session of its device insists, and by hold-unresolved."`
+	Slate       string        `group:"media" type:"path" placeholder:"FILE" help:"MPEG-TS clip to show in place of a held stream, over and over, with on-hold: slate."`
 	Output      []string      `group:"media" sep:"none" placeholder:"[STREAM=]URL" help:"Where to send a decrypted stream besides HTTP: udp://, rtp:// or file:. {stream} in the URL stands for the stream's name. Repeatable."`
 
 	TokenLife time.Duration `group:"devices" default:"1h" placeholder:"TIME" help:"How long a join token may be used."`
@@ -143,6 +146,9 @@ func (c Config) Check() error {
 		if n < 1 || n > 1_000_000 {
 			return fmt.Errorf("%s: %d is out of range: choose 1 to 1000000", name, n)
 		}
+	}
+	if err := c.checkHold(); err != nil {
+		return err
 	}
 	if c.Sensitivity <= 0 || c.Sensitivity > 1 {
 		return fmt.Errorf("sensitivity: %g is out of range: choose above 0 to 1", c.Sensitivity)
