@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
@@ -180,9 +181,10 @@ var classMeaning = map[bus.Class]string{
 }
 
 type profileCommand struct {
-	Show    profileShowCommand    `cmd:"" default:"withargs" help:"Show how far a stream's profile is."`
-	Approve profileApproveCommand `cmd:"" help:"Say that a profile is right: its probation is over."`
-	Relearn profileRelearnCommand `cmd:"" help:"Say that the source was changed: its profile is learned anew."`
+	Show     profileShowCommand     `cmd:"" default:"withargs" help:"Show how far a stream's profile is, its regimes, and how far their limits have moved."`
+	Approve  profileApproveCommand  `cmd:"" help:"Say that what the source does is right: a profile is anchored where it is, and what is accused is learned as a further regime."`
+	Relearn  profileRelearnCommand  `cmd:"" help:"Say that the source was changed: its profile is learned anew."`
+	Rollback profileRollbackCommand `cmd:"" help:"Bring back, as a whole, the profile from before the last change."`
 }
 
 type profileShowCommand struct {
@@ -225,6 +227,25 @@ func printProfile(w io.Writer, p bus.ProfileInfo) {
 	if p.Why != "" {
 		fmt.Fprintf(w, "  learned anew because of: %s\n", p.Why)
 	}
+	if len(p.Modes) > 0 {
+		fmt.Fprintln(w, "  regimes (distance: how far their limits have moved from the anchor, of how far they may):")
+	}
+	for i, m := range p.Modes {
+		what := []string{fmt.Sprintf("%d windows", m.Windows)}
+		if m.Moved != "" {
+			what = append(what, fmt.Sprintf("distance %.0f %% (%s)", 100*m.Distance, m.Moved))
+		}
+		if m.Found {
+			what = append(what, "found by itself")
+		}
+		if m.Now {
+			what = append(what, fmt.Sprintf("judged by now, %.1f deviations away", m.Fit))
+		}
+		fmt.Fprintf(w, "    %d  %s: %s\n", i+1, m.Name, strings.Join(what, ", "))
+	}
+	if p.Before > 0 {
+		fmt.Fprintf(w, "  version %d is kept: gaitkeeper profile rollback %s\n", p.Before, p.Stream)
+	}
 	if p.Probation > 0 {
 		fmt.Fprintf(w, "  in probation for %s more: margins are wide\n", time.Duration(p.Probation)*250*time.Millisecond)
 	}
@@ -251,6 +272,15 @@ func (c *profileRelearnCommand) Run(ctx context.Context, con console) error {
 	return c.profile(ctx, con, c.Stream, "POST", map[string]string{"do": bus.ProfileRelearn})
 }
 
+type profileRollbackCommand struct {
+	server
+	Stream string `arg:"" help:"Name of the stream."`
+}
+
+func (c *profileRollbackCommand) Run(ctx context.Context, con console) error {
+	return c.profile(ctx, con, c.Stream, "POST", map[string]string{"do": bus.ProfileRollback})
+}
+
 type plannedChangeCommand struct {
 	server
 	Stream string        `arg:"" help:"Name of the stream."`
@@ -269,6 +299,6 @@ func (c *plannedChangeCommand) Run(ctx context.Context, con console) error {
 		fmt.Fprintf(con.out, "%s: no change is announced\n", c.Stream)
 		return nil
 	}
-	fmt.Fprintf(con.out, "%s: until %s a changed source changes no key and raises no alarm; what it is then is learned anew\n", c.Stream, stamp(p.Planned))
+	fmt.Fprintf(con.out, "%s: until %s a changed source changes no key and raises no alarm; what it is then is learned beside what it was\n", c.Stream, stamp(p.Planned))
 	return nil
 }

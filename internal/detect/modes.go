@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -182,16 +183,16 @@ func (e *Engine) AddMode(m Mode) {
 }
 
 // Join puts regimes that were learned before in front of the one that the engine has
-// learned, by which it goes on to judge.
-func (e *Engine) Join(before []Mode) {
-	own := e.regimes[e.now].mode
-	fresh := e.regimes[e.now]
+// learned, by which it goes on to judge, and names that one.
+func (e *Engine) Join(before []Mode, name string) {
+	own := e.regimes[e.now]
+	own.mode.Name = name
 	e.regimes = nil
 	for _, m := range before {
 		e.regimes = append(e.regimes, newRegime(m))
 	}
-	e.AddMode(own)
-	e.regimes[e.now] = fresh
+	e.AddMode(own.mode)
+	e.regimes[e.now] = own
 	e.shareWords()
 }
 
@@ -211,7 +212,7 @@ func CheckModes(modes []Mode) error {
 	return nil
 }
 
-// shareWords gives all regimes the words of each. It is one encoder, which may say in
+// shareWords gives all regimes the words of each, and the greatest packet. It is one encoder, which may say in
 // each regime what it said in another, and while one passes into the other ten seconds
 // hold words of both. How complete a regime's baseline shows its words to be stays its
 // own, and so do its statistics.
@@ -225,8 +226,10 @@ func (e *Engine) shareWords() {
 	}
 	slices.SortStableFunc(all, func(a, b Word) int { return int(a.Token) - int(b.Token) })
 	all = slices.CompactFunc(all, func(a, b Word) bool { return a.Token == b.Token })
+	widest := slices.MaxFunc(e.regimes, func(a, b *regime) int { return cmp.Compare(a.profile.Cap, b.profile.Cap) }).profile
 	for _, r := range e.regimes {
 		r.profile.Vocabulary.Words = all
+		r.profile.Cap, r.profile.CapShare = widest.Cap, widest.CapShare
 	}
 }
 
@@ -257,9 +260,9 @@ func (e *Engine) Keep() (modes []Mode, now int) {
 func (e *Engine) Anchor() {
 	for i, r := range e.regimes {
 		m := r.mode
-		words := m.Anchor.Vocabulary.Words
+		own := m.Anchor
 		m.Anchor, m.Moved, m.Found = r.profile.clone(), nil, false
-		m.Anchor.Vocabulary.Words = words
+		m.Anchor.Vocabulary.Words, m.Anchor.Cap, m.Anchor.CapShare = own.Vocabulary.Words, own.Cap, own.CapShare
 		fit := r.fit
 		e.regimes[i] = newRegime(m)
 		e.regimes[i].fit = fit

@@ -194,7 +194,7 @@ func (b *behaviour) mature(now time.Time) {
 	before := b.profile
 	before.Early = nil
 	b.learner.Settle()
-	b.learner.Join(b.profile.Modes)
+	b.learner.Join(b.profile.Modes, modeName(now))
 	b.judge, b.learner, b.early, b.back, b.rates = b.learner, nil, nil, nil, nil
 	if len(before.Modes) > 0 {
 		b.profile.replaces(before)

@@ -23,16 +23,21 @@ func serveSeals(w *world) {
 		return h[:]
 	}
 	conn := w.memory.Conn()
+	newest := map[gk.StreamID]uint64{}
 	serve(w.t, conn, bus.KMSSeal, func(r bus.SealRequest) (bus.SealReply, error) {
 		if r.Place.Kind != bus.SealedProfile || len(r.Content) > bus.MaxSealed {
 			w.t.Errorf("asked to seal %d bytes of %q", len(r.Content), r.Place.Kind)
 		}
-		return bus.SealReply{Sealed: append(mark(r.Place, r.Content), r.Content...)}, nil
+		return bus.SealReply{Sealed: append(mark(r.Place, r.Content), r.Content...), Newest: newest[r.Place.Stream]}, nil
 	}, &w.kms.mu)
 	serve(w.t, conn, bus.KMSUnseal, func(r bus.UnsealRequest) (bus.UnsealReply, error) {
 		if len(r.Sealed) < 32 || !bytes.Equal(mark(r.Place, r.Sealed[32:]), r.Sealed[:32]) {
 			return bus.UnsealReply{}, bus.Refuse(bus.CodeUnauthorized, "it was changed")
 		}
+		if r.Place.Version < newest[r.Place.Stream] {
+			return bus.UnsealReply{}, bus.Refuse(bus.CodeUnauthorized, "it was put back")
+		}
+		newest[r.Place.Stream] = r.Place.Version
 		return bus.UnsealReply{Content: r.Sealed[32:]}, nil
 	}, &w.kms.mu)
 }
