@@ -401,3 +401,35 @@ func TestRolesThatDoNotFit(t *testing.T) {
 		t.Errorf("%s, %v, %v", got, err, cfg.Check())
 	}
 }
+
+// TestAnotherKeyManagementIsRefused: a process apart keeps to the key management
+// service that it met first, whoever answers on the bus.
+func TestAnotherKeyManagementIsRefused(t *testing.T) {
+	b := newTestBus(t, "main=kms", "p1=processing")
+	kms := b.conn("main", bus.RoleKMS)
+	key := []byte("11111111111111111111111111111111")
+	if _, err := bus.KMSInfo.Serve(bus.NewNATS(kms), func(context.Context, bus.Empty) (bus.KMSInfoReply, error) {
+		return bus.KMSInfoReply{Public: key, CA: []byte("CA")}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := kms.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	meet := func() error {
+		n := b.node("p1")
+		n.cfg.Roles = []string{roleProcessing}
+		n.dir = &dataDir{path: dir}
+		return n.meetKMS(t.Context(), b.conn("p1", bus.RoleProcessing))
+	}
+	for range 2 {
+		if err := meet(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key = []byte("22222222222222222222222222222222")
+	if err := meet(); err == nil || !strings.Contains(err.Error(), "another key than before") {
+		t.Errorf("another key: %v", err)
+	}
+}
