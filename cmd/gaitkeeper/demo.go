@@ -12,23 +12,24 @@ import (
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/app"
+	"github.com/gaitkeeper/gaitkeeper/internal/demo"
 )
 
 type demoCommand struct {
-	app.DemoConfig
+	demo.Config
 	JSON     bool   `name:"json" help:"Print one JSON object at the end; progress goes to standard error."`
 	LogLevel string `default:"warn" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least severe message to log: debug, info, warn or error."`
 }
 
-// Run exits with an error unless every packet that the path let through arrived
-// as it was sent.
+// Run exits with an error unless the story came out as promised; without an
+// attacker, unless every packet that the path let through arrived as it was sent.
 func (c *demoCommand) Run(ctx context.Context, con console) error {
 	view := &demoView{out: con.out, live: con.terminal, total: c.Duration}
 	if c.JSON {
 		view.out, view.live = con.err, false
 	}
 	opts := app.Options{Log: app.NewLogger(con.err, c.LogLevel, "text"), Version: buildVersion()}
-	sum, err := app.RunDemo(ctx, c.DemoConfig, opts, view.show)
+	sum, err := demo.Run(ctx, c.Config, opts, view.show)
 	if err != nil {
 		return err
 	}
@@ -43,21 +44,22 @@ func (c *demoCommand) Run(ctx context.Context, con console) error {
 	return err
 }
 
-// demoView shows a running demonstration: a block that is drawn anew on a
-// terminal, a line a second elsewhere.
+// demoView shows a running demonstration: news as they come, above a block that is
+// drawn anew on a terminal; a line now and then elsewhere.
 type demoView struct {
 	out   io.Writer
 	live  bool
 	total time.Duration
 
 	shown  int // lines of the block on the screen
+	news   int // lines of the story that were told
 	told   time.Duration
-	before app.DemoState
+	before demo.State
 	rate   app.BitRate
 	began  bool
 }
 
-func (v *demoView) show(s app.DemoState) {
+func (v *demoView) show(s demo.State) {
 	if s.Sent == 0 {
 		return
 	}
@@ -69,26 +71,58 @@ func (v *demoView) show(s app.DemoState) {
 		v.rate = app.BitRate(float64(s.Bytes-v.before.Bytes) * 8 / dt.Seconds())
 		v.before = s
 	}
+	if len(s.News) > v.news {
+		v.erase()
+		for _, n := range s.News[v.news:] {
+			fmt.Fprintln(v.out, v.line(n))
+		}
+		v.news = len(s.News)
+	}
 	if v.live {
 		v.draw(s)
 		return
 	}
-	if s.Running-v.told >= time.Second {
-		v.told = s.Running.Truncate(time.Second)
+	every := time.Second
+	if s.Act != "" {
+		every = 5 * time.Second // the news are what matters
+	}
+	if s.Running-v.told >= every {
+		v.told = s.Running.Truncate(every)
 		fmt.Fprintf(v.out, "%4.0f s  epoch %d  key %.1f s  sent %d  delivered %d  dropped by the path %d  %s  rotations %d (last %s)\n",
 			s.Running.Seconds(), s.Epoch, s.KeyAge.Seconds(), s.Sent, s.Delivered, s.Dropped, v.rate, s.Rotations, took(s.Last))
 	}
 }
 
-func (v *demoView) draw(s app.DemoState) {
+// line is a piece of news, the loud ones bold on a terminal.
+func (v *demoView) line(n demo.Line) string {
+	text := fmt.Sprintf("%7.2f s  %s", n.At.Seconds(), n.Text)
+	if v.live && n.Loud {
+		return "\x1b[1m" + text + "\x1b[0m"
+	}
+	return text
+}
+
+// erase takes the block off the screen.
+func (v *demoView) erase() {
+	if v.live && v.shown > 0 {
+		fmt.Fprintf(v.out, "\x1b[%dA\x1b[J", v.shown)
+		v.shown = 0
+	}
+}
+
+func (v *demoView) draw(s demo.State) {
 	clock := fmt.Sprintf("%.0f s", s.Running.Seconds())
 	if v.total > 0 {
 		clock += fmt.Sprintf(" of %.0f s", v.total.Seconds())
+	}
+	if s.Act != "" {
+		clock += ", " + s.Act
 	}
 	last := "none yet"
 	if s.Rotations > 0 {
 		last = fmt.Sprintf("last: %s, took %s", s.Why, took(s.Last))
 	}
+	v.erase()
 	lines := []string{
 		"",
 		fmt.Sprintf("  stream     %-12s %s", "demo", clock),
@@ -98,16 +132,17 @@ func (v *demoView) draw(s app.DemoState) {
 		fmt.Sprintf("  delivered  %-12d packets", s.Delivered),
 		fmt.Sprintf("  dropped    %-12d by the media path", s.Dropped),
 	}
-	if v.shown > 0 {
-		fmt.Fprintf(v.out, "\x1b[%dA", v.shown)
-	}
 	for _, l := range lines {
 		fmt.Fprintf(v.out, "\x1b[2K%s\n", l)
 	}
 	v.shown = len(lines)
 }
 
-func printSummary(w io.Writer, s app.DemoSummary) {
+func printSummary(w io.Writer, s demo.Summary) {
+	if s.Told() {
+		printStory(w, s)
+		return
+	}
 	reasons := make([]string, 0, len(s.Rotations.ByReason))
 	for _, r := range slices.Sorted(maps.Keys(s.Rotations.ByReason)) {
 		reasons = append(reasons, fmt.Sprintf("%d %s", s.Rotations.ByReason[r], gk.Reason(r)))
@@ -131,4 +166,32 @@ func printSummary(w io.Writer, s app.DemoSummary) {
 		s.RotationMS.P50, s.RotationMS.P99, s.RotationMS.Max,
 		s.FirstPacketMS.P50, s.FirstPacketMS.P99, s.FirstPacketMS.Max,
 		s.SHA256Delivered, same)
+}
+
+func printStory(w io.Writer, s demo.Summary) {
+	after := func(a demo.Attack, t *float64) string {
+		if t == nil || a.OnsetMS == nil {
+			return "never"
+		}
+		return fmt.Sprintf("after %.0f ms", *t-*a.OnsetMS)
+	}
+	fmt.Fprintln(w)
+	for _, a := range s.Attacks {
+		fmt.Fprintf(w, "  attack        %s from %s\n  alarm         %s, class %s, response %s\n", a.Kind, a.From, after(a, a.AlarmMS), cmpOr(a.Class), cmpOr(a.Response))
+		if a.Evidence != "" {
+			fmt.Fprintf(w, "  evidence      %s\n", a.Evidence)
+		}
+		fmt.Fprintf(w, "  new key       device ready %s, in force %s\n", after(a, a.RotatedMS), after(a, a.LockedOutMS))
+	}
+	fmt.Fprintf(w, `  packets       %d sent, %d of them displaced before the switch, %d lost after it (%d dropped by the media path)
+  false alarms  %d
+`, s.PacketsSent, s.Displaced, s.LostAfterSwitch, s.Dropped(), s.FalseAlarms)
+}
+
+// cmpOr is a word, or that there is none.
+func cmpOr(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
 }

@@ -26,7 +26,7 @@ type commands struct {
 	Serve   serveCommand         `cmd:"" help:"Run the services: key management, transport, processing, bus and API."`
 	Enroll  enrollCommand        `cmd:"" help:"Print a one-time token with which a device joins."`
 	Device  deviceCommand        `cmd:"" help:"Send an encoder's output as a joined device."`
-	Demo    demoCommand          `cmd:"" help:"Everything on this machine at once, with live video and changing keys."`
+	Demo    demoCommand          `cmd:"" help:"Everything on this machine at once: live video, changing keys, and an attacker."`
 	Streams streamsCommand       `cmd:"" help:"List the streams, or show one."`
 	Keys    keysCommand          `cmd:"" help:"List the keys of a stream (never their bytes)."`
 	Rotate  rotateCommand        `cmd:"" help:"Change the key of a stream now."`
@@ -112,6 +112,7 @@ func newParser(con console, exit func(int)) (*kong.Kong, error) {
 			{Key: "media", Title: "Media:"},
 			{Key: "devices", Title: "Devices:"},
 			{Key: "logging", Title: "Logging:"},
+			{Key: "attack", Title: "The attacker:"},
 			{Key: "path", Title: "What the media path does to packets:"},
 		}),
 	)

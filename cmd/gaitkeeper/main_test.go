@@ -57,6 +57,11 @@ func TestUsage(t *testing.T) {
 		{[]string{"demo", "--loss=101%"}, 2, "", "0% to 100%"},
 		{[]string{"demo", "--duration=-1s"}, 1, "", "is negative"},
 		{[]string{"demo", "--jitter=5ms", "--listen=127.0.0.1:0"}, 1, "", "jitter"},
+		{[]string{"demo", "--attack=theft"}, 1, "", `"theft" is no kind of attack: choose inject, `},
+		{[]string{"demo", "--attack=swap", "--rotate-every=1s", "--loss=1%"}, 1, "", "leave --loss, --rotate-every out, or choose --attack none"},
+		{[]string{"demo", "--attack=mitm", "--from=aside"}, 1, "", "choose --from path"},
+		{[]string{"demo", "--attack=none", "--from=aside"}, 1, "", "there is no attacker"},
+		{[]string{"demo", "--footage=film"}, 2, "", "must be one of"},
 		{[]string{"enroll"}, 2, "", `expected "<device>"`},
 		{[]string{"streams", "--data", filepath.Join(dir, "none")}, 1, "", "choose another with --data, or name the server with --server"},
 		{[]string{"rotate", "cam-1", "--data", filepath.Join(dir, "none"), "--server", "http://127.0.0.1:1"}, 1, "", "GAITKEEPER_TOKEN"},
@@ -154,9 +159,10 @@ func TestDemoJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &got); err != nil {
 		t.Fatal(err)
 	}
+	attacked := got["attacks"]
 	for _, name := range []string{
 		"packets_sent", "packets_delivered", "packets_lost", "undecryptable", "rotations", "rotation_ms", "first_packet_ms",
-		"sha256_sent", "sha256_expected", "sha256_delivered",
+		"sha256_sent", "sha256_expected", "sha256_delivered", "attacks", "false_alarms", "displaced", "lost_after_switch",
 	} {
 		if _, ok := got[name]; !ok {
 			t.Errorf("field %s is missing", name)
@@ -165,6 +171,9 @@ func TestDemoJSON(t *testing.T) {
 	}
 	if len(got) > 0 {
 		t.Errorf("more fields than promised: %v", got)
+	}
+	if attacks, ok := attacked.([]any); !ok || len(attacks) != 0 {
+		t.Errorf("a run without an attacker tells of %v", attacked)
 	}
 	if !strings.Contains(errs, "Watch it:") || strings.Contains(errs, "\x1b[") {
 		t.Errorf("progress is %q", errs)

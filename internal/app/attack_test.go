@@ -6,8 +6,8 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/netip"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -33,6 +33,15 @@ type scene struct {
 	mu        sync.Mutex
 	delivered map[gk.StreamID][]packet
 	events    []gk.Event
+}
+
+// freeUDP finds a port for the transport, which the relay has to know before.
+func freeUDP() (netip.AddrPort, error) {
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return c.LocalAddr().(*net.UDPAddr).AddrPort(), c.Close()
 }
 
 // packet is what entered or left the product under an index.
@@ -83,7 +92,7 @@ func newScene(t *testing.T, change ...func(*Config)) *scene {
 			t.Error(err)
 		}
 	})
-	if err := s.node.hear(func(e gk.Event) {
+	if err := s.node.Hear(func(e gk.Event) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.events = append(s.events, e)
@@ -160,22 +169,7 @@ func (s *scene) camera(name string) *camera {
 // film is a camera with another source.
 func (s *scene) film(name string, source device.Source) *camera {
 	s.t.Helper()
-	client, err := NewClient(ClientConfig{Data: s.node.cfg.Data})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	var answer struct{ Token string }
-	if err := client.Do(s.t.Context(), "POST", "/v1/enroll", map[string]string{"device": name}, &answer); err != nil {
-		s.t.Fatal(err)
-	}
-	state, err := device.OpenState(filepath.Join(s.t.TempDir(), name))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	id, err := device.Join(s.t.Context(), answer.Token, state)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	id, state := s.node.join(s.t, name)
 	courier, err := device.Connect(s.t.Context(), id, startTimeout, slog.New(slog.DiscardHandler))
 	if err != nil {
 		s.t.Fatal(err)
@@ -192,7 +186,6 @@ func (s *scene) film(name string, source device.Source) *camera {
 	go func() {
 		err := agent.Run(ctx)
 		courier.Close()
-		state.Close()
 		c.done <- err
 	}()
 	s.t.Cleanup(c.end)

@@ -50,7 +50,7 @@ func newOnAir(t *testing.T) *onAir {
 	done := make(chan error, 1)
 	go func() { done <- o.node.Run(ctx) }()
 	t.Cleanup(func() { stop(); <-done })
-	if err := o.node.hear(func(e gk.Event) {
+	if err := o.node.Hear(func(e gk.Event) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.events = append(o.events, e)

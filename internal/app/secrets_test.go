@@ -156,7 +156,7 @@ func TestSecretsStayInMemory(t *testing.T) {
 	secrets := map[string][]byte{}
 	var mu sync.Mutex
 	enough := make(chan struct{})
-	if err := n.hear(func(e gk.Event) {
+	if err := n.Hear(func(e gk.Event) {
 		if e.Kind != gk.EventRotationDone {
 			return
 		}

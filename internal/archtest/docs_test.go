@@ -63,26 +63,3 @@ func hasTest(t *testing.T, pkg, name string) bool {
 	}
 	return false
 }
-
-// TestOnlyTheThiefTakesKeys: the hook that hands out media keys is used by
-// nothing but the thief of demonstrations; no program and no setting reaches it.
-func TestOnlyTheThiefTakesKeys(t *testing.T) {
-	all := packages(t)
-	if len(all["internal/device"].GoFiles) == 0 {
-		t.Fatal("no package lists its files")
-	}
-	for name, p := range all {
-		if name == "internal/device" || name == "internal/attack" {
-			continue
-		}
-		for _, f := range p.GoFiles {
-			text, err := os.ReadFile(filepath.Join("../..", name, f))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if bytes.Contains(text, []byte("OnKey")) {
-				t.Errorf("%s/%s uses OnKey: only a demonstration's thief may be handed keys", name, f)
-			}
-		}
-	}
-}

@@ -47,11 +47,13 @@ var floors = map[string]int{
 	"internal/sim":    4, // whole services on virtual time, for tests
 	"internal/synth":  4, // labelled captures of real encoders over model networks
 
-	"cmd/gaitkeeper":        5,
-	"cmd/gaitkeeper-device": 5,
+	"internal/demo": 5, // the whole system on one machine, with an attacker
 
-	"internal/archtest": 6, // tests only
-	"internal/e2e":      6, // tests only
+	"cmd/gaitkeeper":        6,
+	"cmd/gaitkeeper-device": 6,
+
+	"internal/archtest": 7, // tests only
+	"internal/e2e":      7, // tests only
 }
 
 // A reach rule says what a package must not link, directly or through others.
@@ -73,10 +75,20 @@ var forbidden = []reach{
 	{from: "cmd/gaitkeeper-device", never: module + "/internal/kms", why: "a device cannot issue keys"},
 	{
 		from: "*", never: "github.com/nats-io/nats-server/...",
-		except: []string{"internal/app", "cmd/gaitkeeper", "internal/e2e", "internal/archtest"},
+		except: []string{"internal/app", "internal/demo", "cmd/gaitkeeper", "internal/e2e", "internal/archtest"},
 		why:    "services speak to a bus by its client; only the assembly starts one",
 	},
 	{from: "*", never: "github.com/pion/...", why: "pion is the tests' oracle for our own SRTP, not part of the product"},
+	{
+		from: "*", never: module + "/internal/attack",
+		except: []string{"internal/demo", "cmd/gaitkeeper"},
+		why:    "what steals keys is linked by the demonstration alone",
+	},
+	{
+		from: "*", never: module + "/internal/demo",
+		except: []string{"cmd/gaitkeeper"},
+		why:    "a demonstration is no part of anything",
+	},
 	{from: "*", never: module + "/internal/sim", why: "the simulation is for tests only"},
 	{from: "*", never: "testing", why: "test helpers stay in test files"},
 }

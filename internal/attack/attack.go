@@ -27,10 +27,13 @@ const (
 	// their place, for as long as his key opens them: who takes away what he cannot
 	// replace is seen by all. It needs a place in the path.
 	Replace Mode = "replace"
+	// Flood: with every packet of the source, several of the thief's at the indices
+	// that come next.
+	Flood Mode = "flood"
 )
 
 // Modes are all of them.
-var Modes = []Mode{Inject, Replay, Leap, FirstWriter, Replace}
+var Modes = []Mode{Inject, Replay, Leap, FirstWriter, Replace, Flood}
 
 const (
 	burst      = 8  // packets of Inject and Replay at a time
@@ -55,6 +58,7 @@ type Attack struct {
 	mode   Mode
 	thief  *thief
 	aside  func(pkt []byte) error // nil: from the path itself
+	film   Film
 	passed uint64
 
 	mu    sync.Mutex
@@ -67,7 +71,7 @@ type Attack struct {
 // address. The error names a mode that is not one, or that needs the path.
 func New(mode Mode, s Stolen, aside func(pkt []byte) error) (*Attack, error) {
 	switch mode {
-	case Inject, Replay, Leap, FirstWriter:
+	case Inject, Replay, Leap, FirstWriter, Flood:
 	case Replace:
 		if aside != nil {
 			return nil, fmt.Errorf("mode %s takes packets off the path: it cannot be done from aside", mode)
@@ -81,6 +85,10 @@ func New(mode Mode, s Stolen, aside func(pkt []byte) error) (*Attack, error) {
 	}
 	return &Attack{mode: mode, thief: t, aside: aside}, nil
 }
+
+// Show gives the thief a film for [FirstWriter], [Replace] and [Flood]. It is to be
+// called before the first packet passes; without one he makes pictures up.
+func (a *Attack) Show(f Film) { a.film = f }
 
 // Stats tells what the thief did so far, and the first error that he met.
 func (a *Attack) Stats() (Stats, error) {
@@ -103,13 +111,13 @@ func (a *Attack) Intercept(pkt []byte, forward func(pkt []byte)) {
 		if a.aside != nil {
 			// From aside the packet that passes has won already: take the next one.
 			forward(pkt)
-			a.write(at+1, forgery(at+1), forward)
+			a.write(at+1, a.picture(at+1), forward)
 			return
 		}
-		a.write(at, forgery(at), forward)
+		a.write(at, a.picture(at), forward)
 		forward(pkt)
 	case Replace:
-		a.write(at, forgery(at), forward)
+		a.write(at, a.picture(at), forward)
 		if a.thief.shut {
 			forward(pkt)
 		}
@@ -120,6 +128,11 @@ func (a *Attack) Intercept(pkt []byte, forward func(pkt []byte)) {
 		}
 		for i := range gk.Index(burst) {
 			a.write(at+1+i, a.show(at+1+i, int(i)), forward)
+		}
+	case Flood:
+		forward(pkt)
+		for i := range gk.Index(burst) {
+			a.write(at+1+i, a.picture(at+1+i), forward)
 		}
 	case Leap:
 		forward(pkt)
@@ -137,6 +150,16 @@ func (a *Attack) Intercept(pkt []byte, forward func(pkt []byte)) {
 func (a *Attack) show(at gk.Index, n int) []byte {
 	if films := a.thief.films; a.mode == Replay && n < len(films) {
 		return films[n]
+	}
+	return forgery(at)
+}
+
+// picture is what the film shows next.
+func (a *Attack) picture(at gk.Index) []byte {
+	if a.film != nil {
+		if p := a.film(a.thief.films); p != nil {
+			return p
+		}
 	}
 	return forgery(at)
 }

@@ -1,4 +1,4 @@
-package app
+package demo
 
 import (
 	"crypto/sha256"
@@ -7,6 +7,7 @@ import (
 	"hash"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,83 +18,83 @@ import (
 // dropped any more: the relay decides as soon as it has received it.
 const fateKnown = 3 * time.Second
 
-// demoMeter compares what entered the device with what the transport delivered.
+// meter compares what entered the device with what the transport delivered.
 // It is called from the packet path at both ends, from the relay between them,
 // and with the events of device and services.
-type demoMeter struct {
+type meter struct {
 	mu      sync.Mutex
 	started time.Time
 
-	in, out demoCount // what entered the device; what the transport delivered
+	in, out count // what entered the device; what the transport delivered
 	sealedN uint64
 	expect  hash.Hash // of what the path did not drop
-	pending []*demoPacket
-	bySeq   map[uint16]*demoPacket // of pending
+	pending []*packet
+	bySeq   map[uint16]*packet // of pending
 	drops   uint64
 	undec   uint64
 
 	epoch     gk.Epoch
 	keySince  time.Time
-	decided   map[demoEpoch]time.Time // by the processing service
-	ready     map[demoEpoch]time.Time // the device's next packet goes under the epoch
-	first     map[demoEpoch]time.Time // a packet of the epoch was opened
+	decided   map[epochOf]time.Time // by the processing service
+	ready     map[epochOf]time.Time // the device's next packet goes under the epoch
+	first     map[epochOf]time.Time // a packet of the epoch was opened
 	byReason  map[gk.Reason]uint64
 	rotations uint64
 	last      time.Duration
 	why       gk.Reason
 }
 
-type demoCount struct {
+type count struct {
 	packets, bytes uint64
 	sum            hash.Hash
 }
 
-type demoPacket struct {
+type packet struct {
 	seq     uint16
 	sent    time.Time
 	payload []byte
 	dropped bool
 }
 
-type demoEpoch struct {
+type epochOf struct {
 	session gk.SessionID
 	epoch   gk.Epoch
 }
 
-func newDemoMeter() *demoMeter {
-	return &demoMeter{
-		in: demoCount{sum: sha256.New()}, out: demoCount{sum: sha256.New()}, expect: sha256.New(),
-		bySeq: map[uint16]*demoPacket{}, byReason: map[gk.Reason]uint64{},
-		decided: map[demoEpoch]time.Time{}, ready: map[demoEpoch]time.Time{}, first: map[demoEpoch]time.Time{},
+func newMeter() *meter {
+	return &meter{
+		in: count{sum: sha256.New()}, out: count{sum: sha256.New()}, expect: sha256.New(),
+		bySeq: map[uint16]*packet{}, byReason: map[gk.Reason]uint64{},
+		decided: map[epochOf]time.Time{}, ready: map[epochOf]time.Time{}, first: map[epochOf]time.Time{},
 	}
 }
 
-func (c *demoCount) add(payload []byte) {
+func (c *count) add(payload []byte) {
 	c.packets++
 	c.bytes += uint64(len(payload))
 	c.sum.Write(payload)
 }
 
-func (m *demoMeter) begin(now time.Time) {
+func (m *meter) begin(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.started = now
 }
 
 // entered takes what the source gave to the device.
-func (m *demoMeter) entered(payload []byte) {
+func (m *meter) entered(payload []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.in.add(payload)
 }
 
 // sealed takes what the device sealed under an index, before it leaves.
-func (m *demoMeter) sealed(index gk.Index, payload []byte) {
+func (m *meter) sealed(index gk.Index, payload []byte) {
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sealedN++
-	p := &demoPacket{seq: index.Seq(), sent: now, payload: slices.Clone(payload)}
+	p := &packet{seq: index.Seq(), sent: now, payload: slices.Clone(payload)}
 	m.pending = append(m.pending, p)
 	m.bySeq[p.seq] = p
 	m.conclude(now.Add(-fateKnown))
@@ -101,7 +102,7 @@ func (m *demoMeter) sealed(index gk.Index, payload []byte) {
 
 // dropped takes a packet that the path threw away: an SRTP packet, whose
 // sequence number is in the clear (RFC 3550 §5.1).
-func (m *demoMeter) dropped(packet []byte) {
+func (m *meter) dropped(packet []byte) {
 	if len(packet) < 4 {
 		return
 	}
@@ -114,7 +115,7 @@ func (m *demoMeter) dropped(packet []byte) {
 }
 
 // conclude adds to the expected sum what was sent before a time and not dropped.
-func (m *demoMeter) conclude(before time.Time) {
+func (m *meter) conclude(before time.Time) {
 	n := 0
 	for _, p := range m.pending {
 		if !p.sent.Before(before) {
@@ -132,34 +133,34 @@ func (m *demoMeter) conclude(before time.Time) {
 }
 
 // delivered takes what the transport gave to its outputs.
-func (m *demoMeter) delivered(payload []byte) {
+func (m *meter) delivered(payload []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.out.add(payload)
 }
 
-func (m *demoMeter) undecryptable(n uint64) {
+func (m *meter) undecryptable(n uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.undec = n
 }
 
 // device takes the device's own events: it is ready to send under a new key.
-func (m *demoMeter) device(e gk.Event) {
+func (m *meter) device(e gk.Event) {
 	if e.Kind != gk.EventRotationDone {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.epoch, m.keySince = e.Epoch, e.At
-	m.ready[demoEpoch{e.Session, e.Epoch}] = e.At
+	m.ready[epochOf{e.Session, e.Epoch}] = e.At
 }
 
 // service takes the services' events.
-func (m *demoMeter) service(e gk.Event) {
+func (m *meter) service(e gk.Event) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	k := demoEpoch{e.Session, e.Epoch}
+	k := epochOf{e.Session, e.Epoch}
 	switch e.Kind {
 	case gk.EventRotationDone:
 		if e.Reason != gk.ReasonStart {
@@ -174,7 +175,7 @@ func (m *demoMeter) service(e gk.Event) {
 }
 
 // since gives, for every rotation, the time from its decision to then.
-func (m *demoMeter) since(then map[demoEpoch]time.Time) []time.Duration {
+func (m *meter) since(then map[epochOf]time.Time) []time.Duration {
 	var all []time.Duration
 	for k, at := range m.decided {
 		if t, ok := then[k]; ok {
@@ -184,8 +185,38 @@ func (m *demoMeter) since(then map[demoEpoch]time.Time) []time.Duration {
 	return all
 }
 
-// DemoState is a demonstration's state at one moment.
-type DemoState struct {
+// running is how long ago the first packet entered; 0 before it.
+func (m *meter) running(now time.Time) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.started.IsZero() {
+		return 0
+	}
+	return now.Sub(m.started)
+}
+
+// since0 is a time in milliseconds after the first packet; nil for none.
+func (m *meter) since0(t time.Time) *float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t.IsZero() || m.started.IsZero() {
+		return nil
+	}
+	ms := math.Round(float64(t.Sub(m.started))/float64(time.Millisecond/10)) / 10
+	return &ms
+}
+
+// rate is what the source sends, in bytes a second of packets on the wire.
+func (m *meter) rate() float64 {
+	const overhead = 12 + 16 + 4 // RTP header, tag, MKI
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return float64(m.in.bytes+overhead*m.in.packets) / now.Sub(m.started).Seconds()
+}
+
+// State is a demonstration's state at one moment.
+type State struct {
 	URL       string
 	Running   time.Duration
 	Epoch     gk.Epoch
@@ -197,13 +228,16 @@ type DemoState struct {
 	Rotations uint64
 	Last      time.Duration // last rotation, decision to the device's confirmation
 	Why       gk.Reason
+
+	Act  string // of a story; empty without an attacker
+	News []Line // of it, so far
 }
 
-func (m *demoMeter) state(url string) DemoState {
+func (m *meter) state(url string) State {
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := DemoState{
+	s := State{
 		URL: url, Epoch: m.epoch, Sent: m.in.packets, Bytes: m.in.bytes, Delivered: m.out.packets,
 		Dropped: m.drops, Rotations: m.rotations, Last: m.last, Why: m.why,
 	}
@@ -216,26 +250,36 @@ func (m *demoMeter) state(url string) DemoState {
 	return s
 }
 
-// DemoSummary is what came of a demonstration.
-type DemoSummary struct {
-	PacketsSent      uint64        `json:"packets_sent"`
-	PacketsDelivered uint64        `json:"packets_delivered"`
-	PacketsLost      uint64        `json:"packets_lost"` // sent and not delivered, for whatever reason
-	Undecryptable    uint64        `json:"undecryptable"`
-	Rotations        DemoRotations `json:"rotations"`
-	RotationMS       Quantiles     `json:"rotation_ms"`     // decision to the device ready to send under the new key
-	FirstPacketMS    Quantiles     `json:"first_packet_ms"` // decision to first packet decrypted under it
-	SHA256Sent       string        `json:"sha256_sent"`
-	SHA256Expected   string        `json:"sha256_expected"` // of what was sent, less what the path dropped
-	SHA256Delivered  string        `json:"sha256_delivered"`
+// Summary is what came of a demonstration.
+type Summary struct {
+	PacketsSent      uint64    `json:"packets_sent"`
+	PacketsDelivered uint64    `json:"packets_delivered"`
+	PacketsLost      uint64    `json:"packets_lost"` // sent and not delivered, for whatever reason
+	Undecryptable    uint64    `json:"undecryptable"`
+	Rotations        Rotations `json:"rotations"`
+	RotationMS       Quantiles `json:"rotation_ms"`     // decision to the device ready to send under the new key
+	FirstPacketMS    Quantiles `json:"first_packet_ms"` // decision to first packet decrypted under it
+	SHA256Sent       string    `json:"sha256_sent"`
+	SHA256Expected   string    `json:"sha256_expected"` // of what was sent, less what the path dropped
+	SHA256Delivered  string    `json:"sha256_delivered"`
+
+	Attacks         []Attack `json:"attacks"`
+	FalseAlarms     uint64   `json:"false_alarms"`      // alerts that no attack accounts for
+	Displaced       uint64   `json:"displaced"`         // source packets whose index a thief's took before the switch
+	LostAfterSwitch uint64   `json:"lost_after_switch"` // source packets under the new key that were not delivered
 
 	dropped uint64
 	sealed  uint64
+	story   bool
+	faults  []string
+	alerts  []string // classes
+
+	forged, replayed uint64
 }
 
-// DemoRotations counts rotations that the device confirmed; a session's first key
+// Rotations counts rotations that the device confirmed; a session's first key
 // is none.
-type DemoRotations struct {
+type Rotations struct {
 	Count    uint64               `json:"count"`
 	ByReason map[gk.Reason]uint64 `json:"by_reason"`
 }
@@ -247,28 +291,34 @@ type Quantiles struct {
 	Max float64 `json:"max"`
 }
 
-func (m *demoMeter) summary() DemoSummary {
+func (m *meter) summary() Summary {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.conclude(time.Now().Add(time.Hour))
-	return DemoSummary{
+	return Summary{
 		PacketsSent: m.in.packets, PacketsDelivered: m.out.packets, PacketsLost: m.in.packets - min(m.in.packets, m.out.packets),
-		Undecryptable: m.undec, Rotations: DemoRotations{m.rotations, m.byReason},
+		Undecryptable: m.undec, Rotations: Rotations{m.rotations, m.byReason},
 		RotationMS: quantiles(m.since(m.ready)), FirstPacketMS: quantiles(m.since(m.first)),
 		SHA256Sent: sumText(m.in.sum), SHA256Expected: sumText(m.expect), SHA256Delivered: sumText(m.out.sum),
 		dropped: m.drops, sealed: m.sealedN,
 	}
 }
 
-// Dropped is how many packets the media path threw away.
-func (s DemoSummary) Dropped() uint64 { return s.dropped }
+// Told says whether an attacker was there.
+func (s Summary) Told() bool { return s.story }
 
-// Fault says what went wrong, or "" if every byte that the path let through was
-// delivered as it was sent, and nothing was undecryptable.
-func (s DemoSummary) Fault() string {
+// Dropped is how many packets the media path threw away.
+func (s Summary) Dropped() uint64 { return s.dropped }
+
+// Fault says what went wrong, or "". Without an attacker all is well if every byte
+// that the path let through was delivered as it was sent, and nothing was
+// undecryptable; with one, if the story came out as promised.
+func (s Summary) Fault() string {
 	switch {
 	case s.PacketsSent == 0:
 		return "nothing was sent"
+	case s.story:
+		return strings.Join(s.faults, "; ")
 	case s.sealed != s.PacketsSent:
 		return "the device did not send everything that entered it"
 	case s.Undecryptable > 0:
