@@ -60,10 +60,7 @@ type demoView struct {
 }
 
 func (v *demoView) show(s demo.State) {
-	if s.Sent == 0 {
-		return
-	}
-	if !v.began {
+	if !v.began && s.Sent > 0 {
 		v.began = true
 		fmt.Fprintf(v.out, "Watch it:  ffplay %s\n", s.URL)
 	}
@@ -77,6 +74,9 @@ func (v *demoView) show(s demo.State) {
 			fmt.Fprintln(v.out, v.line(n))
 		}
 		v.news = len(s.News)
+	}
+	if s.Sent == 0 {
+		return
 	}
 	if v.live {
 		v.draw(s)
@@ -177,7 +177,7 @@ func printStory(w io.Writer, s demo.Summary) {
 	}
 	fmt.Fprintln(w)
 	for _, a := range s.Attacks {
-		fmt.Fprintf(w, "  attack        %s from %s\n  alarm         %s, class %s, response %s\n", a.Kind, a.From, after(a, a.AlarmMS), cmpOr(a.Class), cmpOr(a.Response))
+		fmt.Fprintf(w, "  attack        %s from %s\n  alarm         %s, class %s, response %s\n", a.Kind, a.From, after(a, a.AlarmMS), orNone(a.Class), orNone(a.Response))
 		if a.Evidence != "" {
 			fmt.Fprintf(w, "  evidence      %s\n", a.Evidence)
 		}
@@ -188,8 +188,8 @@ func printStory(w io.Writer, s demo.Summary) {
 `, s.PacketsSent, s.Displaced, s.LostAfterSwitch, s.Dropped(), s.FalseAlarms)
 }
 
-// cmpOr is a word, or that there is none.
-func cmpOr(s string) string {
+// orNone is a word, or that there is none.
+func orNone(s string) string {
 	if s == "" {
 		return "none"
 	}

@@ -58,7 +58,7 @@ func Run(ctx context.Context, cfg Config, opts app.Options, watch func(State)) (
 		return sum, err
 	}
 	if d.story != nil {
-		if err := d.story.prepare(ctx); err != nil {
+		if err := d.story.prepare(ctx, func() { watch(d.state()) }); err != nil {
 			return sum, err
 		}
 	}

@@ -44,8 +44,8 @@ func haveEncoder() bool {
 	return err == nil
 }
 
-// shoot makes the footage of a story in dir.
-func shoot(ctx context.Context, cfg Config, k kind, place, dir string) (f footage, err error) {
+// shoot makes the footage of a story in dir; say is told what takes its time.
+func shoot(ctx context.Context, cfg Config, k kind, place, dir string, say func(string)) (f footage, err error) {
 	encode := cfg.Footage == FootageEncoded || cfg.Footage == FootageAuto && cfg.Attack != "" && haveEncoder()
 	frozen := k.name == "freeze" && place == Input
 	tempo := cfg.Tempo.withDefaults()
@@ -72,6 +72,7 @@ func shoot(ctx context.Context, cfg Config, k kind, place, dir string) (f footag
 			filter += fmt.Sprintf(",loop=loop=%d:size=1:start=%d,setpts=N/%d/TB",
 				int(frozenFor.Seconds()*clipFPS), int(f.frozen.Seconds()*clipFPS), clipFPS)
 		}
+		say(fmt.Sprintf("ffmpeg encodes %.0f s of the camera's footage", length.Seconds()))
 		err = encodeClip(ctx, f.main, 0, length, filter, cameraEncoder(gop)...)
 	default:
 		f.words = "the program's clip, 0.25 Mb/s"
@@ -79,6 +80,7 @@ func shoot(ctx context.Context, cfg Config, k kind, place, dir string) (f footag
 	if err != nil || !other {
 		return f, err
 	}
+	say("ffmpeg encodes the other encoder's")
 	path := filepath.Join(dir, "other.ts")
 	if err = encodeClip(ctx, path, otherFrom, otherLength, "hflip,noise=alls=10:allf=t:all_seed=9",
 		"-preset", "veryfast", "-profile:v", "high", "-bf", "2", "-g", "60", "-crf", "27", "-maxrate", "4M", "-bufsize", "4M"); err != nil {

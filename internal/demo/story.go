@@ -99,9 +99,12 @@ func newStory(d *demo, k kind, place string) *story {
 }
 
 // prepare makes the footage. The services run already, so that a port in use was
-// told before.
-func (s *story) prepare(ctx context.Context) (err error) {
-	s.footage, err = shoot(ctx, s.demo.cfg, s.kind, s.place, s.demo.dir)
+// told before. told is called with news.
+func (s *story) prepare(ctx context.Context, told func()) (err error) {
+	s.footage, err = shoot(ctx, s.demo.cfg, s.kind, s.place, s.demo.dir, func(what string) {
+		s.say(false, "%s", what)
+		told()
+	})
 	s.demo.open = func(o device.SourceOptions) (device.Source, error) { return s.footage.open(s.demo.cfg.Input, o) }
 	return err
 }
