@@ -41,6 +41,7 @@ type commands struct {
 	Eval    evalCommand          `cmd:"" help:"Measure the detection engine on labelled captures."`
 	Synth   synthCommand         `cmd:"" help:"Make labelled captures: real encoders over model networks, with attacks."`
 	Bus     busSetupCommand      `cmd:"" name:"bus-setup" help:"Make certificates and configuration for NATS servers and the processes that meet on them."`
+	Doctor  doctorCommand        `cmd:"" help:"Look at a deployment with its settings: what is wrong, and what to do about it."`
 	Config  configCommand        `cmd:"" help:"Print a configuration file with every setting and its default."`
 	Version versionCommand       `cmd:"" help:"Print the version."`
 }
