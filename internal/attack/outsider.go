@@ -86,10 +86,11 @@ func (o *Outsider) Intercept(pkt []byte, forward func(pkt []byte)) {
 	}
 	switch o.phase {
 	case flooding:
-		fake := bytes.Clone(pkt)
 		for i := range forgedTimes {
+			fake := bytes.Clone(pkt)
 			binary.BigEndian.PutUint16(fake[2:], binary.BigEndian.Uint16(pkt[2:])+uint16(i))
 			fake[len(fake)/2] ^= byte(i + 1)
+			fake[len(fake)-18] ^= byte(i + 1) // in the tag
 			o.write(now, fake, forward)
 			o.stats.Forged++
 		}
