@@ -2,12 +2,13 @@
 # make build   bin/gaitkeeper and bin/gaitkeeper-device
 # make demo    the whole system on this machine, with live video
 # make bench   measurements, each as a ratio to a yardstick in the same run
-# make sim     SEEDS worlds of the whole system in which everything goes wrong, on virtual time
+# make sim     SEEDS worlds of the whole system in which everything goes wrong, on virtual time, and REAL more with real cryptography
 # make fuzz    every fuzz target for FUZZTIME each
 
 GO        ?= go
 FUZZTIME  ?= 20s
 SEEDS     ?= 2000
+REAL      ?= 24
 BENCHTIME ?= 1s
 VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS   := -X main.version=$(VERSION)
@@ -36,7 +37,7 @@ bench: packages
 
 # Every seed is a world of its own; a failing one says how to play it again.
 sim:
-	$(GO) test ./internal/sim -count=1 -timeout 60m -run TestSimulation -seeds $(SEEDS) -v $(ARGS)
+	$(GO) test ./internal/sim -count=1 -timeout 90m -run 'TestSimulation|TestRealCryptography' -seeds $(SEEDS) -real-seeds $(REAL) -v $(ARGS)
 
 fuzz:
 	@scripts/fuzz.sh $(FUZZTIME)

@@ -8,7 +8,6 @@ import (
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
-	"github.com/gaitkeeper/gaitkeeper/internal/media"
 )
 
 // adversary has one of them do something.
@@ -109,6 +108,7 @@ func (t *theft) write() {
 	if t.broken(breakSecrecy) {
 		for p, k := range t.check.keys {
 			if p.session == t.place.session && p.epoch == t.place.epoch+1 && k.sent {
+				k.stolen = true
 				t.forge(p, k.last+1)
 			}
 		}
@@ -117,11 +117,7 @@ func (t *theft) write() {
 
 func (t *theft) forge(p place, index gk.Index) {
 	k := t.check.keys[p]
-	s, err := media.NewSealer(k.key, k.ssrc, p.epoch)
-	must(err)
-	h := media.Header{PayloadType: 33, Seq: index.Seq(), Timestamp: uint32(index), SSRC: k.ssrc}
-	pkt, err := s.Seal(nil, h.AppendTo(nil), mark(fromThief, t.of.number, t.place.epoch, index), index)
-	must(err)
+	pkt := t.seal(k, p.epoch, index, mark(fromThief, t.of.number, t.place.epoch, index))
 	k.misused = max(1, t.engine.now)
 	for _, to := range t.transports {
 		if _, ok := k.armed[to.id]; ok {
@@ -274,7 +270,7 @@ func (w *world) intrude(p *process, e *encoder, session gk.SessionID, epoch gk.E
 	must(err)
 	prekey, err := gkrp.SignPrekey(signer, []byte("mallory"), &gkrp.Prekey{Device: e.id, Stream: e.stream(), Session: session, Suite: gkrp.SuiteMLKEM768X25519, Public: receiver.Public()})
 	must(err)
-	switch w.rng.IntN(4) {
+	switch w.rng.IntN(5) {
 	case 0: // a key of her own under a transport's certificate
 		ask(bus.KMSReleaseRequest{Epoch: epoch, Transports: []bus.TransportReceiver{{Transport: t.id, Key: word, Certificate: t.certificate}}})
 	case 1: // a prekey of her own
@@ -284,6 +280,8 @@ func (w *world) intrude(p *process, e *encoder, session gk.SessionID, epoch gk.E
 	case 3: // and for a transport
 		env := w.ownEnvelope(e, session, epoch+1, "transport/"+string(t.id), signer)
 		_, _ = bus.TransportArm.Do(ctx, o, string(t.id), bus.ArmRequest{Stream: e.stream(), Session: session, Epoch: epoch + 1, Envelope: env, Reason: gk.ReasonOperator, Term: w.term()})
+	case 4: // a key that was in use before, for a receiver that may have keys
+		ask(bus.KMSReleaseRequest{Epoch: epoch - min(epoch-1, gk.Epoch(1+w.rng.IntN(40))), Transports: []bus.TransportReceiver{t.here}})
 	}
 }
 
@@ -318,23 +316,23 @@ func (w *world) term() (t uint64) {
 }
 
 // secondOwner starts a processing service beside one that does not know of it.
+// The first goes as soon as it notices that the second holds its place.
 func (w *world) secondOwner() {
-	old := w.processing.p
-	if old.dead || old.doomed {
+	old := w.processing.instance
+	if old.p.dead || old.p.doomed {
 		return
 	}
-	old.doomed = true
 	w.trace("a second processing service starts")
 	w.fault(10 * time.Second)
-	w.processing.others = append(w.processing.others, old)
-	w.processing.start()
+	w.processing.add()
 	w.after(w.between(100*time.Millisecond, 8*time.Second), func() {
-		w.trace("the first processing service stops")
-		old.kill()
-		if p := w.processing.p; w.processing.newest == old && !p.dead && !p.doomed {
+		w.trace("%s stops", old.name)
+		late := w.processing.serving == old.p
+		old.stop()
+		if p := w.processing.p; late && !p.dead && p.inherit() {
 			// It was slow to start and so has the later term: whoever is left has been
 			// replaced by it, and a supervisor has to start it anew.
-			w.trace("and so does the second, which it had replaced")
+			w.trace("and so does %s, which it had replaced", p.name)
 			p.kill()
 			w.processing.start()
 		}
@@ -348,17 +346,22 @@ func (w *world) backup() {
 		w.disk.save()
 		return
 	}
-	if w.kms.p.doomed || w.processing.p.doomed || w.chance(0.5) {
+	if w.chance(0.5) {
 		return
 	}
 	w.trace("the backup is brought back")
 	w.fault(10 * time.Second)
 	w.check.restored = true
 	for _, o := range w.processing.others {
-		o.kill()
+		o.stop()
 	}
-	w.kms.p.kill()
-	w.processing.p.kill()
+	stopped := func(p *process, start func()) {
+		p.kill()
+		if p.inherit() {
+			w.after(w.between(0, time.Second), start)
+		}
+	}
+	stopped(w.kms.p, w.kms.start)
+	stopped(w.processing.p, w.processing.start)
 	w.disk.restore()
-	w.after(w.between(0, time.Second), func() { w.kms.start(); w.processing.start() })
 }

@@ -53,6 +53,9 @@ func (p place) String() string {
 	return fmt.Sprintf("%s session %s epoch %d", p.stream, short(p.session), p.epoch)
 }
 
+// record is the name that the key has in the store.
+func (p place) record() string { return fmt.Sprintf("key.%s.%s.%d", p.stream, p.session, p.epoch) }
+
 // keyFacts are what is true of a key, whoever knows it.
 type keyFacts struct {
 	print     fingerprint
@@ -67,15 +70,20 @@ type keyFacts struct {
 	key       keyring.MediaKey            // as the device opened it
 	stolen    bool
 	misused   time.Duration // when a thief last sent under it
+	destroyed bool          // the key service had the store erase it
 }
 
 type streamFacts struct {
 	sessions map[gk.SessionID]*sessionFacts
-	tokens   float64
-	refilled time.Duration
-	owner    *process
+	budgets  map[*process]*bucket
 	epochs   map[gk.Epoch]fingerprint // that a device used
 	mark     uint64                   // rotations when the watch began
+}
+
+// bucket is what a processing service may still spend on rotations for evidence.
+type bucket struct {
+	tokens   float64
+	refilled time.Duration
 }
 
 type sessionFacts struct {
@@ -88,7 +96,7 @@ type sessionFacts struct {
 	epochs []gk.Epoch    // installed, in order
 }
 
-// taken is an index at which a thief's packet was delivered.
+// taken is where a thief's packet was delivered.
 type taken struct {
 	by     gk.TransportID
 	stream gk.StreamID
@@ -105,7 +113,7 @@ type checker struct {
 	streams   map[gk.StreamID]*streamFacts
 	raised    map[*encoder]gk.Epoch
 	restored  bool
-	taken     map[taken]bool
+	taken     map[taken]gk.Epoch            // under which
 	jumped    map[gk.StreamID]time.Duration // when the device last left indices out
 
 	rotations, packets, delivered, sessionCount uint64
@@ -116,7 +124,7 @@ type checker struct {
 func newChecker(w *world) *checker {
 	return &checker{
 		world: w, keys: map[place]*keyFacts{}, prints: map[fingerprint]place{}, receivers: map[string]string{},
-		streams: map[gk.StreamID]*streamFacts{}, raised: map[*encoder]gk.Epoch{}, jumped: map[gk.StreamID]time.Duration{}, taken: map[taken]bool{}, byReason: map[gk.Reason]uint64{},
+		streams: map[gk.StreamID]*streamFacts{}, raised: map[*encoder]gk.Epoch{}, jumped: map[gk.StreamID]time.Duration{}, taken: map[taken]gk.Epoch{}, byReason: map[gk.Reason]uint64{},
 	}
 }
 
@@ -129,7 +137,7 @@ func (c *checker) violate(invariant, format string, args ...any) {
 func (c *checker) of(id gk.StreamID) *streamFacts {
 	s := c.streams[id]
 	if s == nil {
-		s = &streamFacts{sessions: map[gk.SessionID]*sessionFacts{}, epochs: map[gk.Epoch]fingerprint{}, tokens: float64(processing.Defaults().Urgent.Burst)}
+		s = &streamFacts{sessions: map[gk.SessionID]*sessionFacts{}, epochs: map[gk.Epoch]fingerprint{}, budgets: map[*process]*bucket{}}
 		c.streams[id] = s
 	}
 	return s
@@ -150,8 +158,11 @@ func (c *checker) receiverMade(id, role string) { c.receivers[id] = role }
 // sealed: the key service seals a key for somebody.
 func (c *checker) sealed(e gkrp.KeyEnvelope, f fingerprint) {
 	p := place{e.Stream, e.Session, e.Epoch}
-	if _, ok := c.disk.entries[fmt.Sprintf("key.%s.%s.%d", e.Stream, e.Session, e.Epoch)]; !ok {
+	if _, ok := c.disk.entries[p.record()]; !ok {
 		c.violate(InvPersisted, "the key of %s is given to %s and is not in the store", p, e.Receiver)
+	}
+	if k := c.keys[p]; k != nil && k.destroyed && k.print == f && !c.restored {
+		c.violate(InvPersisted, "the key of %s is given to %s and was destroyed", p, e.Receiver)
 	}
 	if o := c.receivers[string(e.KeyID)]; o != e.Receiver {
 		c.violate(InvChosen, "the key of %s is sealed for %s to a key of %q", p, e.Receiver, o)
@@ -165,6 +176,15 @@ func (c *checker) sealed(e gkrp.KeyEnvelope, f fingerprint) {
 		c.violate(InvRising, "%s has two keys", p)
 	}
 	k.print, k.ssrc = f, e.SSRC
+}
+
+// erased: the store erased an entry.
+func (c *checker) erased(record string) {
+	for p, k := range c.keys {
+		if p.record() == record {
+			k.destroyed = true
+		}
+	}
 }
 
 // opened: a receiver opened an envelope.
@@ -293,14 +313,6 @@ func (c *checker) sent(e *encoder, t *transportRole, pkt []byte, index gk.Index)
 		c.violate(InvArmed, "%s: index %d leaves for %s, which never armed it", p, index, t.id)
 	}
 	d := datagram{kind: fromDevice, bytes: append([]byte{}, pkt...), place: p, index: index, sentAt: c.engine.now, run: t.run}
-	if c.broken(breakIndex) && !e.clone && c.engine.now > breakAfter && index%5 == 0 {
-		k.last++ // the sealer forgets where it was
-		c.after(0, func() {
-			if k.last > index {
-				c.violate(InvIndex, "%s: index %d is sealed twice", p, index)
-			}
-		})
-	}
 	if c.cutOff[e.id] > c.engine.now {
 		return
 	}
@@ -342,32 +354,32 @@ func (c *checker) landed(t *transportRole, d datagram, cause string) {
 		p := d.place
 		_ = bus.TransportProof.Tell(&port{t.p, c.bus}, bus.Proof{Transport: t.id, Stream: p.stream, Session: p.session, Epoch: p.epoch, Index: d.index, What: "two-writers"})
 	}
+	age := c.engine.now - d.sentAt
 	switch {
 	case d.again:
 	case c.ofClone(d.place): // it has no right to be seen
 	case cause == "duplicate": // somebody repeated it, and was faster
-	case c.engine.now-c.jumped[d.place.stream] < 500*time.Millisecond: // packets overtake one another across the jump
-	case c.engine.now-d.sentAt >= 100*time.Millisecond: // the reorder buffer does not wait longer
-	case k.stolen: // the thief is free to fill indices before first
+	case k.stolen: // the thief is free to fill indices, and to leap, before first
 	case d.run != t.run || k.armed[t.id] != t.run: // it restarted
-	case cause == "late" && (!k.told[t.id] || c.taken[taken{t.id, d.place.stream, d.index}]) && c.stolenBefore(d.place):
-		// Packets overtook one another where the thief had been, before the device's
-		// word of its first index came: the first that arrived stands for it.
 	case c.ended(d.place):
 	case cause == "lease-over" && c.troubled(20*time.Second):
+	case cause == "late" && c.displaced(t, d):
+	case (cause == "late" || cause == "too-old") && age >= 100*time.Millisecond: // the reorder buffer does not wait longer
+	case (cause == "late" || cause == "too-old") && c.engine.now-c.jumped[d.place.stream] < 500*time.Millisecond: // overtaken across the jump
 	default:
-		c.violate(InvDecrypt, "%s: index %d, sent %v ago, is left out by %s: %s", d.place, d.index, c.engine.now-d.sentAt, t.id, cause)
+		c.violate(InvDecrypt, "%s: index %d, sent %v ago, is left out by %s: %s", d.place, d.index, age, t.id, cause)
 	}
 }
 
-// stolenBefore reports whether a thief has the key of an epoch before.
-func (c *checker) stolenBefore(p place) bool {
-	for e := p.epoch; e > 0 && e+4 > p.epoch; e-- {
-		if k := c.keys[place{p.stream, p.session, e}]; k != nil && k.stolen {
-			return true
-		}
-	}
-	return false
+// displaced reports whether a thief's packet under an earlier epoch was delivered at
+// the very index of a packet. Before first is known nothing tells the two apart: the
+// thief's is next in order and goes out, and so does the device's next packet if it
+// arrives before the one that begins the epoch. What has gone out cannot be taken
+// back, and what comes then is late. It is one packet for each that the thief had
+// delivered, and from first on he has none ([InvThief]).
+func (c *checker) displaced(t *transportRole, d datagram) bool {
+	e, ok := c.taken[taken{t.id, d.place.stream, d.index}]
+	return ok && e < d.place.epoch
 }
 
 // ended reports whether a session is no longer the one that the stream runs.
@@ -422,7 +434,7 @@ func (c *checker) tapped(t *transportRole, stream gk.StreamID, index gk.Index, p
 			c.violate(InvThief, "%s delivers a packet of another stream to %s", t.id, stream)
 		}
 	case fromThief:
-		c.taken[taken{t.id, stream, index}] = true
+		c.taken[taken{t.id, stream, index}] = epoch
 		for id := range c.of(stream).sessions {
 			if c.keys[place{stream, id, epoch}] == nil {
 				continue
@@ -452,7 +464,7 @@ func (c *checker) event(p *process, data []byte) {
 	}
 	switch e.Kind {
 	case gk.EventRotationDone:
-		if p.name == "processing" && e.Reason != gk.ReasonStart {
+		if p.isProcessing() && e.Reason != gk.ReasonStart {
 			c.rotations++
 			c.byReason[e.Reason]++
 		}
@@ -468,11 +480,11 @@ func (c *checker) event(p *process, data []byte) {
 	case gk.EventIdentity:
 		c.identity(e)
 	case gk.EventSessionStarted:
-		if x := c.session(e.Stream, e.Session); x != nil && p.name == "processing" {
+		if x := c.session(e.Stream, e.Session); x != nil && p.isProcessing() {
 			x.agreed = true
 		}
 	case gk.EventSessionRejected:
-		if x := c.session(e.Stream, e.Session); x != nil && p.name == "processing" && e.Detail["code"] == string(gkrp.CodeBusy) {
+		if x := c.session(e.Stream, e.Session); x != nil && p.isProcessing() && e.Detail["code"] == string(gkrp.CodeBusy) {
 			x.held = c.engine.now
 		}
 	case gk.EventSessionEnded:
@@ -512,13 +524,14 @@ func (c *checker) identity(e gk.Event) {
 // spent: evidence caused a rotation; a bucket of the checker's own must allow it.
 func (c *checker) spent(p *process, e gk.Event) {
 	s, b := c.of(e.Stream), processing.Defaults().Urgent
-	if s.owner != p {
-		s.owner, s.tokens = p, float64(b.Burst)
-	} else {
-		s.tokens = min(float64(b.Burst), s.tokens+float64(c.engine.now-s.refilled)*1.01/float64(b.Every))
+	k := s.budgets[p]
+	if k == nil {
+		k = &bucket{tokens: float64(b.Burst)}
+		s.budgets[p] = k
 	}
-	s.refilled = c.engine.now
-	if s.tokens -= 1; s.tokens < 0 {
+	k.tokens = min(float64(b.Burst), k.tokens+float64(c.engine.now-k.refilled)*1.01/float64(b.Every)) - 1
+	k.refilled = c.engine.now
+	if k.tokens < 0 {
 		c.violate(InvBudget, "%s: more rotations for evidence than %d, and one each %v", e.Stream, b.Burst, b.Every)
 	}
 }

@@ -145,6 +145,9 @@ func (s *shelf) Prune(ctx context.Context, _ string) error {
 func (s *shelf) Erase(ctx context.Context, key string) error {
 	return s.op(ctx, true, func() {
 		s.d.rev++
+		if strings.HasPrefix(key, "key.") {
+			s.d.check.erased(key)
+		}
 		delete(s.d.entries, key)
 	})
 }

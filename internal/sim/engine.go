@@ -134,7 +134,18 @@ type process struct {
 	drift  float64   // how much faster than time its clock goes
 	live   []*coroutine
 	fuse   fuse
-	doomed bool // it is going to crash, and to be started again
+	doomed bool // it is going to crash
+	heir   bool // somebody sees to it that it is started again
+}
+
+// inherit makes the caller the one who starts a process again: a supervisor starts
+// one for one.
+func (p *process) inherit() bool {
+	if p.heir {
+		return false
+	}
+	p.heir = true
+	return true
 }
 
 var errCrashed = errors.New("sim: the process crashed")

@@ -95,6 +95,9 @@ func (w *world) crash(p *process, start func()) {
 	w.fault(3 * time.Second)
 	revive := func() {
 		w.crashes++
+		if !p.inherit() {
+			return
+		}
 		w.after(w.between(10*time.Millisecond, 3*time.Second), func() {
 			w.trace("%s starts again", p.name)
 			start()
@@ -144,7 +147,7 @@ func (w *world) isolate() {
 
 // operator asks for rotations, often for several at a time.
 func (w *world) operator() {
-	if w.processing.svc == nil || w.processing.p.dead {
+	if w.processing.svc == nil || w.processing.serving.dead {
 		return
 	}
 	e := w.encoders[w.rng.IntN(len(w.encoders))]

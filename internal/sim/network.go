@@ -76,10 +76,24 @@ func (o *port) Publish(subject string, data []byte) error {
 		return errCrashed
 	}
 	o.b.outbox = append(o.b.outbox, news{o.p, subject, data})
-	if subject == string(bus.Events) {
+	switch subject {
+	case string(bus.Events):
 		o.b.check.event(o.p, data)
+	case string(bus.TransportHere):
+		o.b.announced(o.p, data)
 	}
 	return nil
+}
+
+// announced keeps how a transport announces itself, which everybody can hear.
+func (b *busNet) announced(p *process, data []byte) {
+	var a bus.TransportAnnouncement
+	must(cbor.Unmarshal(data, &a))
+	for _, t := range b.transports {
+		if t.p == p {
+			t.here = a.TransportReceiver
+		}
+	}
 }
 
 // settle sends what the last event published. The order in which a service does
@@ -150,8 +164,13 @@ func (o *port) Request(ctx context.Context, subject string, data []byte) (answer
 	}
 	answered := false
 	woken := p.park(func(wake func()) {
-		if left, ok := remaining(ctx); ok {
-			b.after(left, wake)
+		left, ok := remaining(ctx)
+		if !ok {
+			panic("sim: a request without a deadline: " + subject)
+		}
+		b.after(left, wake)
+		if b.isolated[p.name] > b.engine.now {
+			return // whoever is cut off is told nothing
 		}
 		if to == nil {
 			b.after(b.weather.bus.far, func() { err = bus.ErrNoResponder; wake() })

@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
+	"fmt"
+	"strings"
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
@@ -14,6 +16,7 @@ import (
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 	"github.com/gaitkeeper/gaitkeeper/internal/device"
 	"github.com/gaitkeeper/gaitkeeper/internal/kms"
+	"github.com/gaitkeeper/gaitkeeper/internal/media"
 	"github.com/gaitkeeper/gaitkeeper/internal/processing"
 	"github.com/gaitkeeper/gaitkeeper/internal/transport"
 )
@@ -45,11 +48,9 @@ func (r *kmsRole) start() {
 		if err != nil {
 			r.trace("kms does not start: %v", err)
 			r.after(0, p.kill)
-			r.after(again, func() {
-				if r.p == p {
-					r.start()
-				}
-			})
+			if p.inherit() {
+				r.after(again, r.start)
+			}
 			return
 		}
 		r.svc = svc
@@ -83,7 +84,8 @@ type transportRole struct {
 	key         ed25519.PrivateKey
 	certificate []byte
 	kmsPublic   ed25519.PublicKey
-	run         int // counts its starts
+	run         int                   // counts its starts
+	here        bus.TransportReceiver // as it announces itself
 }
 
 func (r *transportRole) start() {
@@ -124,20 +126,53 @@ func (r *transportRole) start() {
 }
 
 // processingRole is the processing service: one instance as a rule, and for a
-// while two that both believe to be it.
+// while several that all believe to be it. The newest is embedded.
 type processingRole struct {
 	*world
-	p          *process
-	svc        *processing.Service
-	others     []*process
-	newest     *process // has the latest term
+	*instance
+	others     []*instance
+	svc        *processing.Service // the one that began to serve last
+	serving    *process            // and where it runs
 	key        ed25519.PrivateKey
 	controller []byte
 }
 
-func (r *processingRole) start() {
-	p := r.newProcess("processing")
-	r.p = p
+// instance is one place where the processing service runs, with a supervisor.
+type instance struct {
+	role  *processingRole
+	name  string
+	p     *process
+	ended bool // its supervisor was stopped too
+}
+
+// add brings another instance.
+func (r *processingRole) add() {
+	if r.instance != nil {
+		r.others = append(r.others, r.instance)
+	}
+	r.instance = &instance{role: r, name: fmt.Sprintf("%s-%d", processingName, len(r.others)+1)}
+	r.start()
+}
+
+// processingName is what the names of all instances begin with.
+const processingName = "processing"
+
+// isProcessing reports whether a process is an instance of the processing service.
+func (p *process) isProcessing() bool { return strings.HasPrefix(p.name, processingName) }
+
+// stop ends the instance for good.
+func (i *instance) stop() {
+	i.ended = true
+	i.p.kill()
+}
+
+func (i *instance) start() {
+	if i.ended {
+		return
+	}
+	r := i.role
+	p := r.newProcess(i.name)
+	i.p = p
 	signer, err := r.suite.signer(r.key)
 	must(err)
 	cfg := processing.Defaults()
@@ -147,33 +182,27 @@ func (r *processingRole) start() {
 		cfg.Urgent.Burst, cfg.UrgentSite.Burst = 1000, 1000
 	}
 	svc := processing.New(cfg, &port{p, r.bus}, &desk{p, r.broker}, &shelf{p, r.disk}, signer, r.controller, r.log.With("began", p.began))
-	r.svc = nil
 	p.start(func() {
 		_, err := svc.Start(p.context())
 		if p.dead {
 			return
 		}
 		if err != nil {
-			r.trace("processing does not start: %v", err)
+			r.trace("%s does not start: %v", p.name, err)
 			r.after(0, p.kill)
-			r.after(again, func() {
-				if r.p == p {
-					r.start()
-				}
-			})
+			if p.inherit() {
+				r.after(again, i.start)
+			}
 			return
 		}
-		r.newest = p
-		if r.p == p {
-			r.svc = svc
-		}
+		r.svc, r.serving = svc, p
 		r.every(100*time.Millisecond, 100*time.Millisecond, func() bool {
 			select {
 			case <-svc.Outranked():
-				if !p.dead && !p.doomed && r.p == p {
-					r.trace("processing starts anew under a later term")
+				if p.inherit() {
+					r.trace("%s starts anew under a later term", p.name)
 					p.kill()
-					r.start()
+					i.start()
 				}
 				return false
 			default:
@@ -365,9 +394,32 @@ func (e *encoder) send(address string, pkts [][]byte) {
 		if address == string(t.id)+":1" {
 			for i, pkt := range pkts {
 				e.check.sent(e, t, pkt, e.pending[i])
+				if e.broken(breakIndex) && e.engine.now > breakAfter {
+					e.sealAgain(t, pkt, e.pending[i])
+				}
 			}
 		}
 	}
+}
+
+// sealAgain sends another packet under the key and index of one that was sent.
+func (e *encoder) sealAgain(t *transportRole, pkt []byte, index gk.Index) {
+	epoch, _ := media.PacketEpoch(pkt)
+	k := e.check.keys[place{e.stream(), e.dev.Session(), epoch}]
+	if k == nil || k.key.IsZero() {
+		return
+	}
+	e.check.sent(e, t, e.seal(k, epoch, index, mark(fromDevice, e.number, epoch, index)), index)
+}
+
+// seal seals a packet under a key, whoever may do so.
+func (w *world) seal(k *keyFacts, epoch gk.Epoch, index gk.Index, payload []byte) []byte {
+	s, err := media.NewSealer(k.key, k.ssrc, epoch)
+	must(err)
+	h := media.Header{PayloadType: 33, Seq: index.Seq(), Timestamp: uint32(index), SSRC: k.ssrc}
+	pkt, err := s.Seal(nil, h.AppendTo(nil), payload, index)
+	must(err)
+	return pkt
 }
 
 // nowhere is the source of a device whose media the simulation brings itself.
@@ -380,7 +432,8 @@ func (nowhere) Close() error                                    { return nil }
 
 // enrolAll gives everybody an identity, as an operator and the assembly would.
 func (w *world) enrolAll(p *process) {
-	ctx, o := p.context(), &port{p, w.bus}
+	ctx, _ := p.WithTimeout(p.context(), time.Minute)
+	o := &port{p, w.bus}
 	certify := func(role, id string) (ed25519.PrivateKey, bus.CertifyReply) {
 		public, private, err := ed25519.GenerateKey(rand.Reader)
 		must(err)

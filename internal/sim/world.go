@@ -267,7 +267,9 @@ func (w *world) stop() {
 func (w *world) everybody() []*process {
 	var all []*process
 	all = append(all, w.kms.p, w.processing.p)
-	all = append(all, w.processing.others...)
+	for _, o := range w.processing.others {
+		all = append(all, o.p)
+	}
 	for _, t := range w.transports {
 		all = append(all, t.p)
 	}
@@ -308,7 +310,7 @@ func (w *world) setUp() {
 	for _, t := range w.transports {
 		t.start()
 	}
-	w.processing.start()
+	w.processing.add()
 	for _, e := range w.encoders {
 		w.after(w.between(50*time.Millisecond, 500*time.Millisecond), e.start)
 	}
