@@ -164,6 +164,7 @@ func (st *stream) reported(x *gkrp.Session, r *gkrp.Report) {
 		Stream: st.id, Session: r.Session, Number: r.Number, Epoch: r.Epoch,
 		From: r.From, To: r.To, Packets: r.Packets, Bytes: r.Bytes, Tags: r.Tags, SinceMs: r.Since,
 	}
+	st.reports.report(st.svc.now(), r.Session, len(r.Tags) > 0)
 	if r.Ingress != nil {
 		st.behaviour.heardIngress(st.svc.now(), r.Session, r.Ingress)
 	}

@@ -90,6 +90,7 @@ type Service struct {
 	log        *slog.Logger
 	protocol   gkrp.StreamConfig
 	site       lockedBudget
+	strangers  siteWatch
 	door       *door
 
 	mu         sync.Mutex
@@ -125,6 +126,7 @@ func New(cfg Config, conn bus.Conn, courier bus.Courier, records store.KV, signe
 		streams:    map[gk.StreamID]*stream{},
 		transports: map[gk.TransportID]transport{},
 		outranked:  make(chan struct{}),
+		strangers:  newSiteWatch(),
 		raised:     map[uint64]bool{},
 		ssrcs:      map[uint32]gk.StreamID{},
 	}
@@ -196,6 +198,7 @@ func (s *Service) Start(ctx context.Context) (subs []bus.Subscription, err error
 		hear(bus.TransportStatus.Hear(s.conn, s.transportStatus)),
 		hear(bus.TransportProof.Hear(s.conn, s.transportProof)),
 		hear(bus.TransportWindow.Hear(s.conn, s.transportWindow)),
+		hear(bus.TransportOutsiders.Hear(s.conn, s.transportOutsiders)),
 	); err != nil {
 		return subs, fmt.Errorf("processing: %w", err)
 	}
@@ -314,6 +317,7 @@ func (s *Service) transportHere(a bus.TransportAnnouncement) {
 	old, known := s.transports[a.Transport]
 	s.transports[a.Transport] = transport{a, s.now()}
 	s.mu.Unlock()
+	s.siteTick()
 	if a.Term > s.protocol.Term {
 		s.ifLatest(func(ctx context.Context) { s.raise(ctx, a.Term) })
 	}

@@ -31,6 +31,7 @@ type stream struct {
 	measured                feature.Window // the newest, decoded
 	profileFile, alertsFile *file
 	holding                 holding
+	reports                 reportWatch
 
 	nowServing atomic.Pointer[[]*serving]
 }
@@ -127,6 +128,7 @@ func (st *stream) status(u bus.StreamStatus) {
 	}
 	if l := st.machine.Live(); l != nil && len(l.Transports) > 0 && l.Transports[0] == u.Transport {
 		st.behaviour.status(st.svc.now(), &u)
+		st.watchReports(st.svc.now(), &u)
 		st.react()
 		st.hold(st.svc.now())
 	}

@@ -144,9 +144,14 @@ func (s *Service) serveAlerts(ctx context.Context, r bus.AlertsRequest) (bus.Ale
 		r.Stream = gk.StreamID(r.ID[:at])
 	}
 	var streams []gk.StreamID
-	if r.Stream != "" {
+	if r.Stream == "" || r.Stream == bus.SiteAlerts {
+		rep.Alerts = s.siteAlerts()
+	}
+	switch r.Stream {
+	case bus.SiteAlerts:
+	default:
 		streams = []gk.StreamID{r.Stream}
-	} else {
+	case "":
 		s.eachStream(func(st *stream) { streams = append(streams, st.id) })
 	}
 	for _, id := range streams {

@@ -12,8 +12,9 @@ import (
 // host brings the packets and says when time has passed. Commands come over the
 // bus as ever.
 type Detached struct {
-	s    *Service
-	last outsiders
+	s         *Service
+	last      outsiders
+	strangers counts
 }
 
 // NewDetached makes the service, and answers commands until conn is closed.
@@ -49,6 +50,7 @@ func (d *Detached) Report(now time.Time) {
 		d.s.say(bus.TransportStatus.Tell(d.s.conn, st))
 	}
 	d.last = d.s.tellOutsiders(d.last, now)
+	d.strangers = d.s.tellStrangers(d.strangers)
 }
 
 // publish sends what the service has to tell.

@@ -92,6 +92,21 @@ func (s *Service) tellGone(ses *session, epoch gk.Epoch, now time.Time) {
 	})
 }
 
+// tellStrangers tells what came since it was told last and belongs to no session.
+func (s *Service) tellStrangers(before counts) counts {
+	s.mu.Lock()
+	now := s.outsiders
+	s.mu.Unlock()
+	more := now
+	for c := range more {
+		more[c] -= before[c]
+	}
+	if m := more.names(); m != nil {
+		s.say(bus.TransportOutsiders.Tell(s.conn, bus.Outsiders{Transport: s.cfg.ID, Dropped: m}))
+	}
+	return now
+}
+
 // outsidersEvery is the least time between two alerts about outsiders: whoever
 // has no key can make them as fast as packets.
 const outsidersEvery = time.Minute

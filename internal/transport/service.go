@@ -260,6 +260,7 @@ func (s *Service) announce(ctx context.Context) {
 	defer here.Stop()
 	defer status.Stop()
 	var last outsiders
+	var strangers counts
 	var unsent uint64
 	s.say(bus.TransportHere.Tell(s.conn, s.announcement()))
 	for {
@@ -273,6 +274,7 @@ func (s *Service) announce(ctx context.Context) {
 				s.say(bus.TransportStatus.Tell(s.conn, st))
 			}
 			last = s.tellOutsiders(last, now)
+			strangers = s.tellStrangers(strangers)
 			unsent = s.warnUnsent(unsent)
 		}
 	}
