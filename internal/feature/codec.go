@@ -5,14 +5,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 )
 
-// windowLayout stands first in an encoded window. It is computed from the fields of
-// [Window], so that whoever has other ones refuses instead of misreading.
+// windowLayout stands first in an encoded window. It is computed from the fields, so
+// that whoever has other ones refuses instead of misreading.
 var windowLayout = func() (h [2]byte) {
-	sum := uint64(1)
-	t := reflect.TypeFor[Window]()
+	sum := uint64(tokensMost)
+	t := reflect.TypeFor[Sums]()
 	for i := range t.NumField() {
 		sum = hashBytes(sum, []byte(t.Field(i).Name+" "+t.Field(i).Type.String()))
 	}
@@ -23,19 +24,26 @@ var windowLayout = func() (h [2]byte) {
 // ErrBadWindow is wrapped by what [Window.Decode] returns.
 var ErrBadWindow = errors.New("not an encoded window")
 
-// AppendTo appends w in its form for the bus: every field in order as a varint,
+// AppendTo appends w in its form for the bus: every number in order as a varint,
 // signed ones zigzag, a run of zeros as a zero and its length, the tokens as
-// differences. It takes about half a kilobyte.
+// differences. It takes two to five hundred bytes.
 func (w *Window) AppendTo(b []byte) []byte {
-	e := windowEncoder{b: append(b, windowLayout[:]...)}
-	walk(reflect.ValueOf(w).Elem(), e.add)
+	e := windowCoder{b: append(b, windowLayout[:]...)}
+	w.walk(&e)
 	e.flush()
-	e.uint(uint64(w.Tokens.n))
-	e.uint(uint64(w.Tokens.Overflow))
+	e.put(uint64(w.Tokens.n))
+	e.put(uint64(w.Tokens.Overflow))
+	full := uint64(0)
+	for f, is := range w.Tokens.Full {
+		if is {
+			full |= 1 << f
+		}
+	}
+	e.put(full)
 	last := Token(0)
 	for _, c := range w.Tokens.All() {
-		e.uint(uint64(c.Token - last))
-		e.uint(uint64(c.Count))
+		e.put(uint64(c.Token - last))
+		e.put(uint64(c.Count))
 		last = c.Token
 	}
 	return e.b
@@ -48,22 +56,29 @@ func (w *Window) Decode(b []byte) error {
 	if !ok {
 		return fmt.Errorf("%w: of another layout", ErrBadWindow)
 	}
-	d := windowDecoder{b: b}
-	walk(reflect.ValueOf(w).Elem(), d.next)
+	d := windowCoder{b: b, reads: true}
+	w.walk(&d)
 	w.Tokens = TokenSet{}
-	n, overflow := d.uint(), d.uint()
-	if d.zeros != 0 || n > tokenRoom || overflow > 1<<32-1 {
+	n, overflow, full := d.uint(), d.uint(), d.uint()
+	if d.zeros != 0 || n > tokensMost || overflow > math.MaxUint32 || full >= 1<<Families {
 		return fmt.Errorf("%w: %d tokens", ErrBadWindow, n)
 	}
-	w.Tokens.n, w.Tokens.Overflow = int(n), uint32(overflow)
+	to := tokenWriter{to: &w.Tokens}
 	at := uint64(0)
-	for i := range w.Tokens.n {
+	for i := range n {
 		step, count := d.uint(), d.uint()
 		at += step
-		if step > 1<<32-1 || at > 1<<32-1 || i > 0 && step == 0 || count > 1<<32-1 {
+		if step > 1<<32-1 || at > 1<<32-1 || i > 0 && step == 0 || count > 1<<32-1 || Token(at).Family() >= Families {
 			return fmt.Errorf("%w: token %d", ErrBadWindow, i)
 		}
-		w.Tokens.items[i] = TokenCount{Token(at), uint32(count)}
+		to.put(TokenCount{Token(at), uint32(count)})
+	}
+	if w.Tokens.n != int(n) {
+		return fmt.Errorf("%w: more tokens of a family than it has room for", ErrBadWindow)
+	}
+	w.Tokens.Overflow = uint32(overflow)
+	for f := range w.Tokens.Full {
+		w.Tokens.Full[f] = full>>f&1 != 0
 	}
 	if d.bad || len(d.b) > 0 {
 		return fmt.Errorf("%w: cut, too long or out of range", ErrBadWindow)
@@ -71,93 +86,113 @@ func (w *Window) Decode(b []byte) error {
 	return nil
 }
 
-// tokensType is the one field of a window with a form of its own.
-var tokensType = reflect.TypeFor[TokenSet]()
-
-// walk calls f for every number of a struct, in order.
-func walk(v reflect.Value, f func(reflect.Value)) {
-	switch v.Kind() {
-	case reflect.Struct:
-		if v.Type() == tokensType {
-			return
-		}
-		for i := range v.NumField() {
-			walk(v.Field(i), f)
-		}
-	case reflect.Array:
-		for i := range v.Len() {
-			walk(v.Index(i), f)
-		}
-	default:
-		f(v)
+// walk shows every number of w to c, in order.
+func (w *Sums) walk(c *windowCoder) {
+	c.signed(&w.Start, &w.End)
+	c.short(&w.Hops)
+	c.long(&w.Packets, &w.Bytes, &w.SizeSq)
+	c.short(&w.SizeMin, &w.SizeMax)
+	c.long(&w.PeakBytes)
+	for i := range w.Top {
+		c.short(&w.Top[i].Size, &w.Top[i].Count)
 	}
+	c.shorts(w.Sizes[:])
+	c.long(&w.Gaps, &w.IATSum, &w.IATSq, &w.MaxGap)
+	c.shorts(w.IATs[:])
+	c.shorts(w.PerByte[:])
+	c.signed(&w.TickCos, &w.TickSin)
+	c.long(&w.TickCount)
+	c.long(&w.Frames, &w.FrameBytes, &w.FramePackets, &w.FrameSq, &w.Markers, &w.MediaTicks)
+	c.signed(&w.Delay, &w.Delay2)
+	c.long(&w.Lost, &w.Reordered, &w.Duplicates, &w.Jumps)
+	c.long(&w.TwoContents, &w.Stale, &w.Aliens, &w.Violations)
+	c.long(&w.Hashed, &w.Echoes, &w.Repeats, &w.HashedFrames, &w.RepeatFrames, &w.LoopFrames, &w.LoopHits)
+	c.long(&w.SameTimes, &w.TSPackets, &w.TSNulls, &w.CutPackets)
 }
 
-type windowEncoder struct {
+// windowCoder writes numbers to b, or reads them from it.
+type windowCoder struct {
 	b     []byte
-	zeros uint64
-}
-
-func (e *windowEncoder) uint(v uint64) { e.b = binary.AppendUvarint(e.b, v) }
-
-func (e *windowEncoder) flush() {
-	if e.zeros > 0 {
-		e.uint(0)
-		e.uint(e.zeros)
-		e.zeros = 0
-	}
-}
-
-func (e *windowEncoder) add(v reflect.Value) {
-	var n uint64
-	if v.CanInt() {
-		i := v.Int()
-		n = uint64(i)<<1 ^ uint64(i>>63)
-	} else {
-		n = v.Uint()
-	}
-	if n == 0 {
-		e.zeros++
-		return
-	}
-	e.flush()
-	e.uint(n)
-}
-
-type windowDecoder struct {
-	b     []byte
-	zeros uint64
+	reads bool
+	zeros uint64 // not written yet, or still to be read
 	bad   bool
 }
 
-func (d *windowDecoder) uint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.bad, d.b = true, nil
+// number writes v, or reads a number up to limit.
+func (c *windowCoder) number(v, limit uint64) uint64 {
+	if c.reads {
+		return c.next(limit)
+	}
+	if v == 0 {
+		c.zeros++
 		return 0
 	}
-	d.b = d.b[n:]
+	c.flush()
+	c.put(v)
 	return v
 }
 
-func (d *windowDecoder) next(v reflect.Value) {
-	n := uint64(0)
-	if d.zeros > 0 {
-		d.zeros--
-	} else if n = d.uint(); n == 0 && !d.bad {
-		if d.zeros = d.uint(); d.zeros == 0 {
-			d.bad = true
-			return
+func (c *windowCoder) signed(vs ...*int64) {
+	for _, v := range vs {
+		n := c.number(uint64(*v)<<1^uint64(*v>>63), math.MaxUint64)
+		*v = int64(n>>1) ^ -int64(n&1)
+	}
+}
+
+func (c *windowCoder) long(vs ...*uint64) {
+	for _, v := range vs {
+		*v = c.number(*v, math.MaxUint64)
+	}
+}
+
+func (c *windowCoder) short(vs ...*uint32) {
+	for _, v := range vs {
+		*v = uint32(c.number(uint64(*v), math.MaxUint32))
+	}
+}
+
+func (c *windowCoder) shorts(vs []uint32) {
+	for i := range vs {
+		vs[i] = uint32(c.number(uint64(vs[i]), math.MaxUint32))
+	}
+}
+
+func (c *windowCoder) put(v uint64) { c.b = binary.AppendUvarint(c.b, v) }
+
+func (c *windowCoder) flush() {
+	if c.zeros > 0 {
+		c.put(0)
+		c.put(c.zeros)
+		c.zeros = 0
+	}
+}
+
+func (c *windowCoder) uint() uint64 {
+	v, n := binary.Uvarint(c.b)
+	if n <= 0 {
+		c.bad, c.b = true, nil
+		return 0
+	}
+	c.b = c.b[n:]
+	return v
+}
+
+func (c *windowCoder) next(limit uint64) uint64 {
+	if c.zeros > 0 {
+		c.zeros--
+		return 0
+	}
+	n := c.uint()
+	if n == 0 && !c.bad {
+		if c.zeros = c.uint(); c.zeros > 0 {
+			c.zeros--
+			return 0
 		}
-		d.zeros--
+		c.bad = true
 	}
-	if v.CanInt() {
-		v.SetInt(int64(n>>1) ^ -int64(n&1))
-		return
+	if n > limit {
+		c.bad = true
+		return 0
 	}
-	if v.OverflowUint(n) {
-		d.bad = true
-		return
-	}
-	v.SetUint(n)
+	return n
 }

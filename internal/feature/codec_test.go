@@ -6,10 +6,26 @@ import (
 	"testing"
 )
 
+// walk calls f for every number of a struct, in order.
+func walk(v reflect.Value, f func(reflect.Value)) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			walk(v.Field(i), f)
+		}
+	case reflect.Array:
+		for i := range v.Len() {
+			walk(v.Index(i), f)
+		}
+	default:
+		f(v)
+	}
+}
+
 // randomWindow fills every number of a window.
 func randomWindow(rng *rand.Rand) Window {
 	var w Window
-	walk(reflect.ValueOf(&w).Elem(), func(v reflect.Value) {
+	walk(reflect.ValueOf(&w.Sums).Elem(), func(v reflect.Value) {
 		n := rng.Uint64() >> rng.IntN(64)
 		switch {
 		case rng.IntN(3) == 0:
@@ -19,11 +35,14 @@ func randomWindow(rng *rand.Rand) Window {
 			v.SetUint(n & (1<<v.Type().Bits() - 1))
 		}
 	})
-	at := Token(0)
-	for range rng.IntN(tokenRoom + 1) {
-		at += 1 + Token(rng.IntN(1<<20))
-		w.Tokens.items[w.Tokens.n] = TokenCount{at, rng.Uint32()}
-		w.Tokens.n++
+	for f := range Families {
+		at := uint32(0)
+		for range rng.IntN(tokenRoom[f] + 1) {
+			at += 1 + uint32(rng.IntN(1<<20))
+			w.Tokens.items[w.Tokens.n] = TokenCount{token(f, at), rng.Uint32()}
+			w.Tokens.n++
+		}
+		w.Tokens.Full[f] = rng.IntN(2) == 0
 	}
 	w.Tokens.Overflow = rng.Uint32()
 	return w

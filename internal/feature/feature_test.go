@@ -76,8 +76,9 @@ func packets(t *rapid.T) []Packet {
 }
 
 // hops measures packets into hops.
-func hops(ps []Packet) []Window {
-	m := NewMeter(H264)
+func hops(ps []Packet) []Window { return hopsBy(NewMeter(H264), ps) }
+
+func hopsBy(m *Meter, ps []Packet) []Window {
 	var ws []Window
 	end := int64(Hop)
 	for i := range ps {
@@ -120,8 +121,9 @@ func TestTokenSetsMergeWhateverTheyHold(t *testing.T) {
 	draw := func(t *rapid.T, name string) TokenSet {
 		var s TokenSet
 		counts := map[Token]uint32{}
-		for range rapid.IntRange(0, 90).Draw(t, name) {
-			counts[Token(rapid.Uint32Range(0, 150).Draw(t, "token"))]++
+		for range rapid.IntRange(0, 160).Draw(t, name) {
+			f := Family(rapid.Uint8Range(0, uint8(Families)-1).Draw(t, "family"))
+			counts[token(f, rapid.Uint32Range(0, 40).Draw(t, "token"))]++
 		}
 		var table TokenSet
 		for tok, n := range counts {
@@ -140,7 +142,7 @@ func TestTokenSetsMergeWhateverTheyHold(t *testing.T) {
 		right.Add(&c)
 		whole := a
 		whole.Add(&right)
-		if !slices.Equal(left.All(), whole.All()) || left.Overflow != whole.Overflow {
+		if !slices.Equal(left.All(), whole.All()) || left.Overflow != whole.Overflow || left.Full != whole.Full {
 			t.Fatalf("%v + %d is not %v + %d", left.All(), left.Overflow, whole.All(), whole.Overflow)
 		}
 	})
@@ -301,12 +303,6 @@ func TestWhatPacketsShow(t *testing.T) {
 			p[100].Alien = true
 			return p
 		}, func(w *Window) uint64 { return w.Aliens }, 1},
-		"old payloads": {func(p []Packet) []Packet {
-			for i := 600; i < 660; i++ {
-				p[i].Payload, p[i].Wire = p[i-300].Payload, p[i-300].Wire
-			}
-			return p
-		}, func(w *Window) uint64 { return w.Repeats }, 60},
 	} {
 		w := measure(c.edit(stream(0, 750, nil)))
 		if got := c.get(&w); got != c.want {

@@ -1,41 +1,43 @@
 package feature
 
-// bits reads Exp-Golomb codes (H.264 §9.1) from the first bytes of a slice header.
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// bitReader reads Exp-Golomb codes (H.264 §9.1) from the first bytes of a slice header.
 type bitReader struct {
-	b   []byte
-	pos int
+	b    []byte
+	word uint64 // bits to come, the next in front
+	have int    // of them
 }
 
-func (r *bitReader) bit() (uint32, bool) {
-	if r.pos>>3 >= len(r.b) {
+func (r *bitReader) fill() {
+	if r.have == 0 && len(r.b) >= 8 {
+		r.word, r.have, r.b = binary.BigEndian.Uint64(r.b), 64, r.b[8:]
+		return
+	}
+	for ; r.have <= 56 && len(r.b) > 0; r.b = r.b[1:] {
+		r.word |= uint64(r.b[0]) << (56 - r.have)
+		r.have += 8
+	}
+}
+
+// ue reads an unsigned code of at most 20 leading zeros.
+func (r *bitReader) ue() (uint32, bool) {
+	const most = 20
+	if r.have <= 2*most {
+		r.fill()
+	}
+	zeros := bits.LeadingZeros64(r.word)
+	length := 2*zeros + 1
+	if zeros > most || length > r.have {
 		return 0, false
 	}
-	v := r.b[r.pos>>3] >> (7 - r.pos&7) & 1
-	r.pos++
-	return uint32(v), true
-}
-
-func (r *bitReader) ue() (uint32, bool) {
-	zeros := 0
-	for {
-		v, ok := r.bit()
-		if !ok || zeros > 20 {
-			return 0, false
-		}
-		if v == 1 {
-			break
-		}
-		zeros++
-	}
-	v := uint32(1)
-	for range zeros {
-		b, ok := r.bit()
-		if !ok {
-			return 0, false
-		}
-		v = v<<1 | b
-	}
-	return v - 1, true
+	v := uint32(r.word>>(64-length)) - 1
+	r.word <<= length
+	r.have -= length
+	return v, true
 }
 
 // H.264 NAL unit types (H.264 table 7-1) and RTP packet types (RFC 6184 §5.2).

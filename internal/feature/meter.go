@@ -10,7 +10,7 @@ import (
 // nor allocates after [NewMeter].
 type Meter struct {
 	form Form
-	w    Window
+	w    Sums // of the window in work
 
 	header    uint32 // of the last packet whose header was noted
 	headerAt  int64
@@ -31,22 +31,25 @@ type Meter struct {
 	hashedFrame              bool // a payload of this frame was looked up
 	repeatedFrame            bool // and one was known
 
+	length  uint32 // of the last packet
+	lengths uint32 // packets of it that are not in the window yet
+
 	slotStart int64
 	slotBytes uint64
 
-	seen       [seenRoom]seenPacket
-	tokens     tokenTable
-	fragment   fragmentState
-	continuity tsContinuity
-	tsShape    uint32 // header, but for the counter, of the last plain TS packet
-	tsShapeAt  int64
-	tsPID      uint32
-	repeats    *repeatTable
-	loop       *loopFinder
-	echo       echoState
+	tokens   tokenTable
+	fragment fragmentState
+
+	// What not every stream has need of.
+	seen *[seenRoom]seenPacket // numbers that were there; nil where none comes twice
+	ts   *tsState              // of [TS]
+	echo *echoFinder           // of [TS]
+	loop *loopMemory           // where payload is visible
+	runs *runFinder            // where it is hidden
 }
 
 const (
+	noHeader = 0    // no RTP header: version 2 is in it
 	seenRoom = 1024 // packets remembered by number, a power of two
 	peakSlot = 50e6 // ns
 	// A number further away than this is no loss and no late packet: the numbering
@@ -66,17 +69,38 @@ type seenPacket struct {
 // within a round trip.
 const staleAge = 1000
 
-// NewMeter makes the meter of a stream whose payload has the given form. It takes
-// about 370 KiB.
+// NewMeter makes the meter of a stream as it was recorded, whose payload has the given
+// form.
 func NewMeter(form Form) *Meter {
-	m := &Meter{form: form, tokens: newTokenTable(), repeats: new(repeatTable), loop: new(loopFinder)}
+	m := NewLiveMeter(form)
+	m.seen = new([seenRoom]seenPacket)
+	return m
+}
+
+// NewLiveMeter makes the meter of a stream of which only packets come that were
+// authenticated and accepted: no number comes twice, so that it remembers none. Of such
+// packets its windows equal those of [NewMeter].
+func NewLiveMeter(form Form) *Meter {
+	m := &Meter{form: form, tokens: newTokenTable()}
+	switch form {
+	case Hidden:
+		m.runs = new(runFinder)
+	case TS:
+		m.ts, m.echo = newTSState(), newEchoFinder()
+		fallthrough
+	default:
+		m.loop = newLoopMemory()
+	}
 	m.clear()
 	return m
 }
 
 func (m *Meter) clear() {
-	m.w = Window{Delay: noDelay, Delay2: noDelay}
+	m.w = Sums{Delay: noDelay, Delay2: noDelay}
 }
+
+// tickTurn makes a time into a phase: a period of 1 ms is a full turn of 64 bits.
+const tickTurn = (1<<64 - 1) / tickPeriod
 
 // tickTable holds cos and sin of 256 phases, times 1024.
 var tickTable = func() (t [256][2]int16) {
@@ -100,8 +124,11 @@ func (m *Meter) Observe(p *Packet) {
 		m.header, m.headerAt = header, p.At
 		m.tokens.add(token(FamilyHeader, header), p.At)
 	}
-	order := m.number(p)
-	if order == repeated {
+	order := following
+	if m.seen == nil && m.started && m.prevSeq == m.lastSeq && p.Seq == uint16(m.lastSeq+1) {
+		m.lastSeq++
+		m.prevSeq++
+	} else if order = m.number(p); order == repeated {
 		return
 	}
 	consecutive := order == following
@@ -138,12 +165,12 @@ func (m *Meter) number(p *Packet) order {
 		m.prevSeq = m.lastSeq
 		m.lastTS = p.Timestamp
 		m.origin = p.At / 1000
-		m.seen[m.lastSeq&(seenRoom-1)] = seenPacket{m.lastSeq + 1, m.content(p), uint32(p.At / 1e6)}
+		m.note(m.lastSeq, p)
 		return ahead
 	}
 	d := int64(int16(p.Seq - uint16(m.lastSeq)))
 	seq := m.lastSeq + d
-	slot := &m.seen[seq&(seenRoom-1)]
+	before := m.prevSeq
 	switch {
 	case d > jumpDistance || d < -jumpDistance:
 		m.w.Jumps++
@@ -154,40 +181,54 @@ func (m *Meter) number(p *Packet) order {
 		m.prevSeq = seq
 		return late
 	default:
-		if slot.seq == seq+1 {
-			switch {
-			case slot.hash != m.content(p):
-				m.w.TwoContents++
-			case uint32(p.At/1e6)-slot.ms >= staleAge:
-				m.w.Stale++
-			default:
-				m.w.Duplicates++
-			}
+		if m.seen != nil && m.twice(seq, p) {
 			return repeated
 		}
 		m.w.Reordered++
 		if m.w.Lost > 0 { // it was counted lost; if in an earlier window, that one stands
 			m.w.Lost--
 		}
-		*slot = seenPacket{seq + 1, m.content(p), uint32(p.At / 1e6)}
+		m.note(seq, p)
 		m.prevSeq = seq
 		return late
 	}
-	*slot = seenPacket{seq + 1, m.content(p), uint32(p.At / 1e6)}
-	m.lastSeq = seq
-	before := m.prevSeq
-	m.prevSeq = seq
+	m.note(seq, p)
+	m.lastSeq, m.prevSeq = seq, seq
 	if seq == before+1 {
 		return following
 	}
 	return ahead
 }
 
+// note remembers the number of a packet.
+func (m *Meter) note(seq int64, p *Packet) {
+	if m.seen != nil {
+		m.seen[seq&(seenRoom-1)] = seenPacket{seq + 1, m.content(p), uint32(p.At / 1e6)}
+	}
+}
+
+// twice reports whether a number was there before, and counts as what it came again.
+func (m *Meter) twice(seq int64, p *Packet) bool {
+	slot := &m.seen[seq&(seenRoom-1)]
+	if slot.seq != seq+1 {
+		return false
+	}
+	switch {
+	case slot.hash != m.content(p):
+		m.w.TwoContents++
+	case uint32(p.At/1e6)-slot.ms >= staleAge:
+		m.w.Stale++
+	default:
+		m.w.Duplicates++
+	}
+	return true
+}
+
 // content is a hash that tells two packets of one number apart: by time, length, and
 // the first and last visible bytes.
 func (m *Meter) content(p *Packet) uint32 {
 	h := mix(uint64(p.Timestamp)|uint64(p.PayloadType)<<32, uint64(p.Wire))
-	if b := p.Payload[:min(len(p.Payload), repeatBytes)]; len(b) >= 8 {
+	if b := p.Payload[:min(len(p.Payload), visibleMost)]; len(b) >= 8 {
 		h = mix(h, binary.LittleEndian.Uint64(b))
 		h = mix(h, binary.LittleEndian.Uint64(b[len(b)-8:]))
 	} else {
@@ -212,7 +253,7 @@ func (m *Meter) arrival(p *Packet) {
 	w.IATs[logBucket(us, 1, 0, IATBuckets)]++
 	w.PerByte[logBucket(perByte(gap, p.Wire), 2, 12, GapBuckets)]++
 	if gap < 20e6 {
-		t := tickTable[uint64(p.At)%tickPeriod*256/tickPeriod]
+		t := tickTable[uint64(p.At)*tickTurn>>56]
 		w.TickCos += int64(t[0])
 		w.TickSin += int64(t[1])
 		w.TickCount++
@@ -243,29 +284,40 @@ func logBucket(v uint64, fraction, offset, buckets int) int {
 	return min(max((n-1)<<fraction+f-offset, 0), buckets-1)
 }
 
+// size follows the lengths of packets. Most have that of the one before: they are
+// counted, and enter the window together.
 func (m *Meter) size(p *Packet) {
-	w := &m.w
 	size := uint32(p.Wire)
-	if w.Packets == 0 {
-		w.SizeMin = size
+	if size != m.length {
+		m.endLength()
+		m.length = size
 	}
-	w.Packets++
-	w.Bytes += uint64(size)
-	w.SizeSq += uint64(size) * uint64(size)
-	w.SizeMin = min(w.SizeMin, size)
-	w.SizeMax = max(w.SizeMax, size)
-	w.Sizes[min(size/64, SizeBuckets-1)]++
-	if t := &w.Top[0]; t.Count > 0 && t.Size == size {
-		t.Count++
-	} else {
-		addTop(&w.Top, SizeCount{size, 1})
-	}
+	m.lengths++
 	if p.At-m.slotStart >= peakSlot {
 		m.slotStart = p.At
 		m.slotBytes = 0
 	}
 	m.slotBytes += uint64(size)
-	w.PeakBytes = max(w.PeakBytes, m.slotBytes)
+	m.w.PeakBytes = max(m.w.PeakBytes, m.slotBytes)
+}
+
+// endLength takes the packets of one length into the window.
+func (m *Meter) endLength() {
+	w, size, n := &m.w, m.length, uint64(m.lengths)
+	if n == 0 {
+		return
+	}
+	m.lengths = 0
+	if w.Packets == 0 {
+		w.SizeMin = size
+	}
+	w.Packets += n
+	w.Bytes += n * uint64(size)
+	w.SizeSq += n * uint64(size) * uint64(size)
+	w.SizeMin = min(w.SizeMin, size)
+	w.SizeMax = max(w.SizeMax, size)
+	w.Sizes[min(size/64, SizeBuckets-1)] += uint32(n)
+	addTop(&w.Top, SizeCount{size, uint32(n)})
 }
 
 // frame follows the RTP timestamp: frames, their step, rhythm and delay.
@@ -318,16 +370,14 @@ func (m *Meter) endFrame(at int64) {
 	w.FrameBytes += m.frameBytes
 	w.FrameSq += m.frameBytes * m.frameBytes
 	w.FramePackets += m.framePackets
-	size, run := uint32(m.frameBytes), loopRun
-	if m.form == TS {
-		size, run = uint32(m.framePackets), loopRunTS
-	}
-	eligible, seen := m.loop.add(size, run, uint32(at/1e6))
-	if eligible {
-		w.LoopFrames++
-	}
-	if seen {
-		w.LoopHits++
+	if m.runs != nil {
+		eligible, seen := m.runs.add(uint32(m.frameBytes), uint32(at/1e6))
+		if eligible {
+			w.LoopFrames++
+		}
+		if seen {
+			w.LoopHits++
+		}
 	}
 	m.frameBytes, m.framePackets = 0, 0
 }
@@ -336,34 +386,66 @@ func (m *Meter) payload(p *Packet, consecutive bool) {
 	b := p.Payload
 	switch m.form {
 	case TS:
-		es, where, pid := m.observeTS(p, consecutive)
-		m.observeRepeat(es, where, pid, consecutive, p)
+		m.observeTS(p, consecutive)
 	case H264:
 		m.observeH264(p, consecutive)
-		where := noPicture
 		if t := b[0] & 0x1f; (t == rtpFUA || t == nalSlice || t == nalIDR) && len(b) > 2 {
-			where, b = inside, b[2:]
+			m.sample(b[2:], p.At)
 		}
-		m.observeRepeat(b, where, 0, consecutive, p)
 	case H265:
 		m.observeH265(p, consecutive)
-		where := noPicture
 		if t := b[0] >> 1 & 0x3f; (t == rtpFU65 || t < hevcVPS) && len(b) > 3 {
-			where, b = inside, b[3:]
+			m.sample(b[3:], p.At)
 		}
-		m.observeRepeat(b, where, 0, consecutive, p)
 	default:
 		m.tokens.add(token(FamilyUnit, uint32(b[0])), p.At)
 		if len(b) > 4 {
-			m.observeRepeat(b[4:], inside, 0, consecutive, p)
+			m.sample(b[4:], p.At)
+		}
+	}
+}
+
+// sample looks for picture bytes b, behind all transport headers, that were there
+// before, if they are among those that are remembered.
+func (m *Meter) sample(b []byte, at int64) {
+	if len(b) < visibleLeast {
+		return
+	}
+	m.loop.met++
+	if m.loop.picks(b) {
+		m.known(b, at)
+	}
+}
+
+func (m *Meter) known(b []byte, at int64) {
+	m.w.Hashed++
+	if !m.hashedFrame {
+		m.hashedFrame = true
+		m.w.HashedFrames++
+	}
+	b = b[:min(len(b), visibleMost)]
+	if m.loop.seen(hashVisible(0, b[:visibleLeast]), uint32(at/1e6)) && rich(b) {
+		m.w.Repeats++
+		if !m.repeatedFrame {
+			m.repeatedFrame = true
+			m.w.RepeatFrames++
 		}
 	}
 }
 
 // Roll ends the window at end, moves it into out and begins the next one there.
 func (m *Meter) Roll(out *Window, end int64) {
-	m.tokens.roll(&m.w.Tokens)
+	m.endLength()
+	m.header = noHeader // the next is an occasion of the next window
+	if m.loop != nil {
+		m.loop.roll()
+	}
+	if m.ts != nil {
+		m.ts.roll()
+		m.echo.recent.sweep(uint32(end / 1e6))
+	}
 	m.w.Start, m.w.End, m.w.Hops = end-Hop, end, 1
-	*out = m.w
+	out.Sums = m.w
+	m.tokens.roll(&out.Tokens)
 	m.clear()
 }

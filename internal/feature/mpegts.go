@@ -21,128 +21,184 @@ const (
 	unitStream   = 6 << 24
 )
 
-// tsContinuity holds the last continuity counter of a few PIDs.
-type tsContinuity struct {
-	pid  [16]uint16 // PID plus one, zero is free
-	next [16]uint8
+// tsPID is what the meter knows of one PID.
+type tsPID struct {
+	pid   uint16 // plus one, zero is free
+	after uint16 // tsState.breaks when next was noted: a later break makes it void
+	next  uint8  // continuity counter to come
+	flags uint8  // of the last adaptation field, plus one
+	body  uint32 // TS header, but for counter and adaptation, of the last packet inside a unit
+	hop   uint32 // tsState.hops when body and flags were noted
+
+	// When the newest occasions of both began. Within 5 ms there is no other.
+	bodyAt, flagsAt int64
 }
 
-// observeTS records an RFC 2250 payload. It returns the bytes of a picture visible in
-// the first TS packet, for repetition.
-func (m *Meter) observeTS(p *Packet, consecutive bool) (first []byte, where part, pid uint32) {
+// tsState follows the PIDs of a transport stream. PIDs that meet in one place push each
+// other out: then less is checked.
+type tsState struct {
+	pids   [32]tsPID
+	breaks uint16
+	hops   uint32
+	size   int // of the payload before, and when its newest occasion began
+	sizeAt int64
+}
+
+func newTSState() *tsState { return &tsState{size: -1} }
+
+// roll begins a window: whatever comes next is an occasion of it.
+func (s *tsState) roll() {
+	s.hops++
+	s.size = -1
+}
+
+// of finds the place of a PID.
+func (s *tsState) of(pid uint16) *tsPID {
+	t := &s.pids[pid*0x9e37>>11]
+	if t.pid != pid+1 || t.hop != s.hops {
+		t.begin(pid, s)
+	}
+	return t
+}
+
+// begin makes t the place of a PID, or begins a window there.
+func (t *tsPID) begin(pid uint16, s *tsState) {
+	if t.pid != pid+1 {
+		*t = tsPID{pid: pid + 1, after: s.breaks - 1}
+	}
+	t.hop, t.body, t.flags = s.hops, 0, 0
+}
+
+// observeTS records an RFC 2250 payload.
+func (m *Meter) observeTS(p *Packet, consecutive bool) {
+	s := m.ts
 	// The sender's clock: one time for all packets that left together, or one each.
 	if consecutive && m.sameTime {
 		m.w.SameTimes++
 	}
-	n := p.Wire - p.HeaderLen
-	if r := n % tsSize; r != 0 {
-		m.tokens.add(token(FamilySize, sizeTSRemainder|uint32(r)), p.At)
-	} else {
-		m.tokens.add(token(FamilySize, sizeTSRemainder), p.At)
+	if n := p.Wire - p.HeaderLen; n != s.size || p.At-s.sizeAt >= occasionGap {
+		s.size, s.sizeAt = n, m.tokens.add(token(FamilySize, sizeTSRemainder|uint32(n%tsSize)), p.At)
 	}
 	if !consecutive {
-		m.continuity = tsContinuity{}
+		s.breaks++
 	}
-	for i, b := 0, p.Payload; len(b) >= 4; i++ {
+	whole := !p.cut()
+	b := p.Payload
+	var t *tsPID
+	for first := true; len(b) >= 4; first = false {
 		one := b[:min(len(b), tsSize)]
 		b = b[len(one):]
-		es, in, id := m.tsPacket(one, p.At, !p.cut())
-		if i == 0 {
-			first, where, pid = es, in, id
+		header := binary.BigEndian.Uint32(one)
+		pid := uint16(header >> 8 & 0x1fff)
+		t = s.of(pid)
+		es, where := m.tsPacket(one, header, t, p.At, whole)
+		if where == inside {
+			m.sample(es, p.At)
+		}
+		if first && m.echo.observe(es, where, uint32(pid), p.Wire, p.At, consecutive) {
+			m.w.Echoes++
+		}
+		if whole && where == inside && t.body == header&^0x3f && p.At-t.bodyAt < occasionGap {
+			b = m.tsRun(b, t, p.At)
 		}
 	}
-	return first, where, pid
+}
+
+// tsRun records the TS packets in front of b that are all payload and go on what t was
+// sent last, and returns what is left: most packets are like the one before. It says
+// what tsPacket would.
+func (m *Meter) tsRun(b []byte, t *tsPID, at int64) []byte {
+	next := t.body | 0x10 | uint32(t.next)
+	n := 0
+	for len(b) >= tsSize && binary.BigEndian.Uint32(b) == next {
+		if es := b[4:tsSize]; m.loop.picks(es) {
+			m.known(es, at)
+		}
+		next = next&^0xf | (next+1)&0xf
+		b = b[tsSize:]
+		n++
+	}
+	t.next = uint8(next & 0xf)
+	m.w.TSPackets += uint64(n)
+	m.loop.met += uint32(n)
+	return b
 }
 
 // tsPacket records one TS packet (ISO/IEC 13818-1 §2.4.3.2), perhaps cut, and
 // returns what is visible of its payload when that belongs to a picture.
-func (m *Meter) tsPacket(b []byte, at int64, follow bool) (es []byte, where part, pid uint32) {
-	shape4 := binary.BigEndian.Uint32(b) &^ 0xf // without the counter
-	if shape4 == m.tsShape && at-m.tsShapeAt < occasionGap {
-		m.w.TSPackets++
-		if follow {
-			m.checkContinuity(m.tsPID, b)
-		}
-		return b[4:], inside, m.tsPID
-	}
-	if b[0] != 0x47 {
+func (m *Meter) tsPacket(b []byte, header uint32, t *tsPID, at int64, follow bool) (es []byte, where part) {
+	if header>>24 != 0x47 {
 		m.tokens.add(token(FamilyUnit, unitNoSync), at)
-		return nil, noPicture, pid
+		return nil, noPicture
 	}
-	pid = uint32(b[1]&0x1f)<<8 | uint32(b[2])
+	pid := header >> 8 & 0x1fff
 	start, afc := b[1]&0x40 != 0, b[3]>>4&3
 	// Null packets and packets without payload fill what the picture leaves:
 	// whether there are any says something about the picture only.
 	if pid == tsNull || afc == 2 {
 		m.w.TSNulls++
-		return nil, noPicture, pid
+		return nil, noPicture
 	}
 	m.w.TSPackets++
 	if follow {
-		m.checkContinuity(pid, b)
+		m.checkContinuity(t, header)
 	}
-	shape := uint32(0)
-	if start {
-		shape |= 1
+	if body := header &^ 0x3f; start || afc == 0 || body != t.body || at-t.bodyAt >= occasionGap {
+		shape := header >> 12 & 0xc // scrambling
+		if start {
+			shape |= 1
+		}
+		if b[1]&0x80 != 0 {
+			shape |= 2
+		}
+		if afc == 0 {
+			shape |= 16
+		}
+		began := m.tokens.add(token(FamilyUnit, unitTS|shape<<16|pid), at)
+		if !start && afc != 0 && pid > lastTable {
+			t.body, t.bodyAt = body, began
+		}
 	}
-	if b[1]&0x80 != 0 {
-		shape |= 2
-	}
-	shape |= uint32(b[3]>>6) << 2 // scrambling
-	if afc == 0 {
-		shape |= 16
-	}
-	m.tokens.add(token(FamilyUnit, unitTS|shape<<16|pid), at)
 	off := 4
 	if afc == 3 {
 		if len(b) < 6 {
-			return nil, noPicture, pid
+			return nil, noPicture
 		}
 		length := int(b[4])
 		off = 5 + length
-		if length > 0 {
-			m.tokens.add(token(FamilyUnit, unitAdapt|uint32(b[5]&0x1f)<<16|pid), at)
+		if flags := b[5] & 0x1f; length > 0 && (flags+1 != t.flags || at-t.flagsAt >= occasionGap) {
+			t.flags = flags + 1
+			t.flagsAt = m.tokens.add(token(FamilyUnit, unitAdapt|uint32(flags)<<16|pid), at)
 		}
 	}
 	if off >= len(b) || pid <= lastTable {
-		return nil, noPicture, pid
+		return nil, noPicture
 	}
 	es = b[off:]
 	if !start {
-		if afc == 1 { // most packets are like this one: the next needs no second look
-			m.tsShape, m.tsShapeAt, m.tsPID = shape4, at, pid
-		}
-		return es, inside, pid
+		return es, inside
 	}
 	if len(es) < 9 || es[0] != 0 || es[1] != 0 || es[2] != 1 || es[6]>>6 != 2 {
-		return nil, noPicture, pid
+		return nil, noPicture
 	}
 	m.pesTokens(es, pid, at)
 	if es[7]>>7 == 0 || es[3]>>4 != 0xe { // no time in it, or no picture
-		return nil, noPicture, pid
+		return nil, noPicture
 	}
-	return es, stamped, pid
+	return es, stamped
 }
 
-func (m *Meter) checkContinuity(pid uint32, b []byte) {
-	if b[3]&0x10 == 0 {
+// checkContinuity compares the counter of a TS packet of t with the one before it. A
+// packet without payload does not count.
+func (m *Meter) checkContinuity(t *tsPID, header uint32) {
+	if header&0x10 == 0 {
 		return
 	}
-	c := &m.continuity
-	cc := b[3] & 15
-	for i := range c.pid {
-		switch c.pid[i] {
-		case uint16(pid) + 1:
-			if c.next[i] != cc && c.next[i] != (cc+1)&15 {
-				m.w.Violations++
-			}
-			c.next[i] = (cc + 1) & 15
-			return
-		case 0:
-			c.pid[i], c.next[i] = uint16(pid)+1, (cc+1)&15
-			return
-		}
+	cc := uint8(header & 15)
+	if t.after == m.ts.breaks && t.next != cc && t.next != (cc+1)&15 {
+		m.w.Violations++
 	}
+	t.next, t.after = (cc+1)&15, m.ts.breaks
 }
 
 // pesTokens records the shape of a PES header (ISO/IEC 13818-1 §2.4.3.6) and the
@@ -167,7 +223,11 @@ func (m *Meter) pesTokens(b []byte, pid uint32, at int64) {
 func (m *Meter) startCodes(b []byte, at int64) {
 	const look = 64
 	b = b[:min(len(b), look)]
-	for i, order := 0, uint32(0); i+3 < len(b) && order < 4; i++ {
+	for i, order := 0, 0; i+3 < len(b) && order < 4; i++ {
+		if b[i+2] > 1 { // no start code reaches here
+			i += 2
+			continue
+		}
 		if b[i] != 0 || b[i+1] != 0 || b[i+2] != 1 {
 			continue
 		}

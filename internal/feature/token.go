@@ -85,16 +85,29 @@ type TokenCount struct {
 	Count uint32
 }
 
-// tokenRoom is how many different tokens a window holds.
-const tokenRoom = 64
+// tokenRoom is how many different tokens of each family a window holds. Families have
+// rooms of their own, so that one with many words pushes no other out: a transport
+// stream of many PIDs its parameter sets, say. Steps and sizes of a hop always find
+// room (numberRoom).
+var tokenRoom = [Families]int{
+	FamilyHeader:    8,
+	FamilyUnit:      64,
+	FamilySlice:     24,
+	FamilyParameter: 16,
+	FamilyStep:      numberRoom + 1,
+	FamilySize:      numberRoom + 1,
+}
 
-// TokenSet holds the tokens of a window in rising order. Where more than 64
-// differ, the lowest stay, with exact counts, and the rest is counted in
-// Overflow: so adding sets is associative whatever they hold.
+const tokensMost = 8 + 64 + 24 + 16 + 2*(numberRoom+1)
+
+// TokenSet holds the tokens of a window in rising order. Where a family has more than
+// its room, its lowest stay, with exact counts, and the rest is counted in Overflow:
+// so adding sets is associative whatever they hold.
 type TokenSet struct {
 	n        int
-	items    [tokenRoom]TokenCount
-	Overflow uint32 // occasions of tokens that found no room
+	items    [tokensMost]TokenCount
+	Overflow uint32         // occasions of tokens that found no room
+	Full     [Families]bool // families with such tokens
 }
 
 // All are the tokens in rising order. The slice belongs to the set.
@@ -106,37 +119,55 @@ func (s *TokenSet) Has(t Token) bool {
 	return ok
 }
 
+// tokenWriter fills a set with tokens in rising order, each once.
+type tokenWriter struct {
+	to     *TokenSet
+	family Family
+	taken  int // of the family's room
+}
+
+func (w *tokenWriter) put(c TokenCount) {
+	f := c.Token.Family()
+	if f != w.family {
+		w.family, w.taken = f, 0
+	}
+	if w.taken == tokenRoom[f] {
+		w.to.Overflow += c.Count
+		w.to.Full[f] = true
+		return
+	}
+	w.to.items[w.to.n] = c
+	w.to.n++
+	w.taken++
+}
+
 // Add merges o into s.
 func (s *TokenSet) Add(o *TokenSet) {
-	if o.n == 0 && o.Overflow == 0 {
+	s.Overflow += o.Overflow
+	for f, full := range o.Full {
+		s.Full[f] = s.Full[f] || full
+	}
+	if o.n == 0 {
 		return
 	}
 	a := s.items
-	na := s.n
-	s.Overflow += o.Overflow
-	i, j, n := 0, 0, 0
-	for i < na || j < o.n {
-		var c TokenCount
+	b := o.All()
+	left := a[:s.n]
+	s.n = 0
+	w := tokenWriter{to: s}
+	for len(left) > 0 || len(b) > 0 {
 		switch {
-		case j == o.n || i < na && a[i].Token < o.items[j].Token:
-			c = a[i]
-			i++
-		case i == na || a[i].Token > o.items[j].Token:
-			c = o.items[j]
-			j++
+		case len(b) == 0 || len(left) > 0 && left[0].Token < b[0].Token:
+			w.put(left[0])
+			left = left[1:]
+		case len(left) == 0 || left[0].Token > b[0].Token:
+			w.put(b[0])
+			b = b[1:]
 		default:
-			c = TokenCount{a[i].Token, a[i].Count + o.items[j].Count}
-			i++
-			j++
-		}
-		if n < tokenRoom {
-			s.items[n] = c
-			n++
-		} else {
-			s.Overflow += c.Count
+			w.put(TokenCount{left[0].Token, left[0].Count + b[0].Count})
+			left, b = left[1:], b[1:]
 		}
 	}
-	s.n = n
 }
 
 // occasionGap is the shortest time in nanoseconds between two occasions of a token.
@@ -148,6 +179,7 @@ type tokenTable struct {
 	used     []uint8  // indices of taken slots
 	numbers  [2]uint8 // different words of FamilyStep and FamilySize
 	overflow uint32
+	full     [Families]bool
 }
 
 const (
@@ -156,63 +188,89 @@ const (
 )
 
 type tokenSlot struct {
-	token Token // 0 is never a token that is counted; see tokenTable.add
+	token Token // plus one: a free slot is zero
 	count uint32
-	last  int64
+	last  int64 // when the newest occasion began
 }
 
 func newTokenTable() tokenTable { return tokenTable{used: make([]uint8, 0, 256)} }
 
-// add counts an occasion of tok. Of a family whose words are numbers, only the first
-// few of a hop are told apart; the rest are one word.
-func (t *tokenTable) add(tok Token, at int64) {
-	if f := tok.Family(); f >= FamilyStep && t.numbers[f-FamilyStep] >= numberRoom {
-		tok = token(f, variedValue)
+// add counts an occasion of tok, and returns when the newest that counts began.
+func (t *tokenTable) add(tok Token, at int64) int64 {
+	key := tok + 1
+	s := &t.slots[key.slot()]
+	if s.token != key {
+		return t.search(tok, at)
 	}
-	tok++ // so that a free slot is zero
-	for i, tries := uint8(uint32(tok)*0x9e3779b1>>24), 0; tries < 16; i, tries = i+1, tries+1 {
+	if at-s.last >= occasionGap {
+		s.count++
+		s.last = at
+	}
+	return s.last
+}
+
+// search is add for a token that is new in this hop, or not in its first place. Of a
+// family whose words are numbers, only the first few of a hop are told apart; the rest
+// are one word.
+func (t *tokenTable) search(tok Token, at int64) int64 {
+	key := tok + 1
+	for i, tries := key.slot(), 0; tries < tokenTries; i, tries = i+1, tries+1 {
 		s := &t.slots[i]
 		switch s.token {
-		case tok:
+		case key:
 			if at-s.last >= occasionGap {
 				s.count++
 				s.last = at
 			}
-			return
+			return s.last
 		case 0:
-			*s = tokenSlot{tok, 1, at}
-			t.used = append(t.used, i)
-			if f := (tok - 1).Family(); f >= FamilyStep {
+			if f := tok.Family(); f >= FamilyStep {
+				if many := token(f, variedValue); t.numbers[f-FamilyStep] >= numberRoom && tok != many {
+					return t.add(many, at)
+				}
 				t.numbers[f-FamilyStep]++
 			}
-			return
+			*s = tokenSlot{key, 1, at}
+			t.used = append(t.used, i)
+			return at
 		}
 	}
 	t.overflow++
+	t.full[tok.Family()] = true
+	return at
 }
+
+// tokenTries is how far a token is looked for.
+const tokenTries = 16
+
+func (key Token) slot() uint8 { return uint8(uint32(key) * 0x9e3779b1 >> 24) }
 
 // roll moves the counts into out and empties the table.
 func (t *tokenTable) roll(out *TokenSet) {
-	out.n = 0
-	out.Overflow = t.overflow
-	t.overflow = 0
-	var all [256]TokenCount
-	for i, u := range t.used {
-		s := &t.slots[u]
-		all[i] = TokenCount{s.token - 1, s.count}
-		*s = tokenSlot{}
+	*out = TokenSet{Overflow: t.overflow, Full: t.full}
+	if len(t.used) <= 64 {
+		var room [64]uint64
+		t.sorted(room[:len(t.used)], out)
+	} else {
+		var room [256]uint64
+		t.sorted(room[:len(t.used)], out)
 	}
-	found := all[:len(t.used)]
 	t.used = t.used[:0]
 	t.numbers = [2]uint8{}
-	slices.SortFunc(found, func(a, b TokenCount) int { return cmp.Compare(a.Token, b.Token) })
-	for _, c := range found {
-		if out.n < tokenRoom {
-			out.items[out.n] = c
-			out.n++
-		} else {
-			out.Overflow += c.Count
-		}
+	t.overflow, t.full = 0, [Families]bool{}
+}
+
+// sorted moves the counts into out by way of all, which has a place for each.
+func (t *tokenTable) sorted(all []uint64, out *TokenSet) {
+	for i, u := range t.used {
+		s := &t.slots[u]
+		all[i] = uint64(s.token-1)<<32 | uint64(s.count)
+		*s = tokenSlot{}
+	}
+	slices.Sort(all)
+	w := tokenWriter{to: out}
+	for _, c := range all {
+		w.put(TokenCount{Token(c >> 32), uint32(c)})
 	}
 }
 

@@ -64,7 +64,7 @@ func lg(x float64) float64 { return math.Log2(math.Max(x, 1e-3)) }
 
 // Vector computes the numbers of w. ok is false where too few packets came for them
 // to mean anything.
-func (w *Window) Vector() (v Vector, ok bool) {
+func (w *Sums) Vector() (v Vector, ok bool) {
 	n, seconds := float64(w.Packets), w.Seconds()
 	if w.Packets < 4 || w.Gaps < 3 {
 		return v, false

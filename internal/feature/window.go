@@ -7,10 +7,10 @@ const Hop = 250e6
 
 // Sizes of a window's histograms.
 const (
-	IATBuckets  = 48 // inter-arrival time, two an octave from 1 µs
-	SizeBuckets = 24 // wire length, 64 bytes each
-	GapBuckets  = 64 // time per byte, four an octave
-	tickPeriod  = 1e6
+	IATBuckets  = 48        // inter-arrival time, two an octave from 1 µs
+	SizeBuckets = 24        // wire length, 64 bytes each
+	GapBuckets  = 64        // time per byte, four an octave
+	tickPeriod  = 1_000_000 // ns
 )
 
 // noDelay marks a window without a delay.
@@ -19,10 +19,17 @@ const noDelay = math.MaxInt64
 // SizeCount is a wire length and how many packets had it.
 type SizeCount struct{ Size, Count uint32 }
 
-// Window is the summary of one stretch of a stream. Every field adds exactly (sums
-// of integers, minima, maxima, highest few), so that [Window.Add] is associative.
-// Times are nanoseconds on the packets' clock.
+// Window is the summary of one stretch of a stream: its numbers and its words. Both add
+// exactly, so that [Window.Add] is associative.
 type Window struct {
+	Sums
+	Tokens TokenSet
+}
+
+// Sums are the numbers of a window. Every field adds exactly (sums of integers, minima,
+// maxima, highest few), so that [Sums.Add] is associative. Times are nanoseconds on the
+// packets' clock. Whoever adds a field adds it to walk as well.
+type Sums struct {
 	Start, End int64
 	Hops       uint32 // hops summed; 0 is the empty window
 
@@ -61,22 +68,33 @@ type Window struct {
 	Stale       uint64 // a second copy after a second and more, or a number over 1024 behind
 	Aliens      uint64 // packets of the flow that are not the stream's
 	Violations  uint64 // fragments, markers and continuity counters out of order
-	Hashed      uint64 // payloads looked up for repetition
-	Echoes      uint64 // payloads seen under 3 s before, alone among fresh ones; picture times sent twice
-	Repeats     uint64 // payloads seen longer before
-	// Frames with a payload looked up, and with one seen longer before.
+	Hashed      uint64 // payloads of the sample that is remembered
+	Echoes      uint64 // TS: payloads sent under 3 s before, alone among fresh ones; picture times sent twice
+	Repeats     uint64 // of Hashed, those last sent longer before
+	// Frames with a payload of the sample, and with one sent longer before.
 	HashedFrames, RepeatFrames uint64
-	LoopFrames                 uint64 // runs of frame sizes that can be told apart
+	LoopFrames                 uint64 // hidden payload: runs of frame sizes that can be told apart
 	LoopHits                   uint64 // of them, runs seen before
 
 	SameTimes          uint64 // TS: packets with the timestamp of the packet before
 	TSPackets, TSNulls uint64 // visible TS packets with content, and those that only fill
 	CutPackets         uint64 // packets of which payload bytes are missing
-	Tokens             TokenSet
 }
 
 // Add merges the later window o into w.
 func (w *Window) Add(o *Window) {
+	switch {
+	case o.Hops == 0:
+	case w.Hops == 0:
+		*w = *o
+	default:
+		w.Sums.Add(&o.Sums)
+		w.Tokens.Add(&o.Tokens)
+	}
+}
+
+// Add merges the later numbers o into w.
+func (w *Sums) Add(o *Sums) {
 	if o.Hops == 0 {
 		return
 	}
@@ -141,7 +159,6 @@ func (w *Window) Add(o *Window) {
 	w.TSPackets += o.TSPackets
 	w.TSNulls += o.TSNulls
 	w.CutPackets += o.CutPackets
-	w.Tokens.Add(&o.Tokens)
 }
 
 func addAll(a, b []uint32) {
@@ -176,14 +193,14 @@ func addDelay(least, second *int64, d int64) {
 }
 
 // Seconds is the length of the window.
-func (w *Window) Seconds() float64 { return float64(w.Hops) * Hop / 1e9 }
+func (w *Sums) Seconds() float64 { return float64(w.Hops) * Hop / 1e9 }
 
 // Partial reports that payload-dependent numbers come from cut packets.
-func (w *Window) Partial() bool { return w.CutPackets > 0 }
+func (w *Sums) Partial() bool { return w.CutPackets > 0 }
 
 // Tick is the Rayleigh statistic (mean resultant length) of arrival phases in 1 ms:
 // near 0 without a common clock tick, 1 where every packet leaves on one.
-func (w *Window) Tick() float64 {
+func (w *Sums) Tick() float64 {
 	if w.TickCount < 16 {
 		return 0
 	}
@@ -192,7 +209,7 @@ func (w *Window) Tick() float64 {
 
 // DelayMS is the low edge of the delay in milliseconds (its second smallest value),
 // on the stream's own origin; ok is false in a window without packets.
-func (w *Window) DelayMS() (ms float64, ok bool) {
+func (w *Sums) DelayMS() (ms float64, ok bool) {
 	if w.Delay2 == noDelay {
 		return 0, false
 	}

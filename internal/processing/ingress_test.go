@@ -46,7 +46,7 @@ func TestWhatIngressSays(t *testing.T) {
 			now = now.Add(time.Second)
 			g.hear(now, session, row.last)
 			for range 4 {
-				g.passed(&feature.Window{Hops: 1, Bytes: uint64(row.share * (100_000 + 12*100) / 4)})
+				g.passed(&feature.Window{Sums: feature.Sums{Hops: 1, Bytes: uint64(row.share * (100_000 + 12*100) / 4)}})
 			}
 			now = now.Add(row.later)
 			got := g.says(now)

@@ -48,7 +48,7 @@ func (s *Service) newGauge(p gkrp.Payload) *gauge {
 		return nil
 	}
 	form := formOf(p)
-	return &gauge{meter: feature.NewMeter(form), form: form}
+	return &gauge{meter: feature.NewLiveMeter(form), form: form}
 }
 
 // formOf is how a payload that the device declared is read.
@@ -92,7 +92,7 @@ func (s *Service) measure(ses *session, h media.Header, payload []byte) {
 	g.last, g.fresh = at, true
 	p := &g.packet
 	p.At = at
-	p.Flags = 2<<6 | uint8((h.Size-12)/4)&0x0f
+	p.Flags = 2<<6 | uint8(uint(h.Size-12)/4)&0x0f
 	if h.Padding {
 		p.Flags |= 0x20
 	}

@@ -12,7 +12,7 @@ import (
 
 // metered gives a bare service's session a gauge.
 func metered(s *Service, ses *session, form feature.Form) {
-	ses.gauge = &gauge{meter: feature.NewMeter(form), form: form}
+	ses.gauge = &gauge{meter: feature.NewLiveMeter(form), form: form}
 	s.here.Started = time.Unix(1, 0)
 }
 

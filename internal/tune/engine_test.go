@@ -16,13 +16,13 @@ func plain(rng *rand.Rand, n int) []feature.Window {
 	for i := range out {
 		w := &out[i]
 		packets := uint64(25 + rng.IntN(8))
-		*w = feature.Window{
+		*w = feature.Window{Sums: feature.Sums{
 			Start: int64(i) * feature.Hop, End: int64(i+1) * feature.Hop, Hops: 1,
 			Packets: packets, Bytes: packets * uint64(900+rng.IntN(200)), SizeMin: 60, SizeMax: 1412,
 			Gaps: packets, IATSum: feature.Hop, MaxGap: 20e6, Frames: 6, FramePackets: packets, MediaTicks: 22500,
 			Delay: 1000, Delay2: 1200 + int64(rng.IntN(300)), Hashed: packets, HashedFrames: 6, LoopFrames: 6,
 			TickCount: packets, TickCos: int64(rng.IntN(2000)),
-		}
+		}}
 		w.SizeSq, w.FrameBytes, w.PeakBytes = w.Bytes*900, w.Bytes, w.Bytes/4
 		w.FrameSq = w.FrameBytes * w.FrameBytes / 6
 		w.Top[0] = feature.SizeCount{Size: 1412, Count: uint32(packets / 2)}

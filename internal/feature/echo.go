@@ -1,0 +1,158 @@
+package feature
+
+// An echo is a payload that was sent a moment before under another number: somebody
+// copied a packet. An encoder that codes a still picture sends payloads again as well,
+// but whole pictures of them, or small ones; a copied packet is alone among fresh ones
+// in the middle of a picture, or holds a picture's time that was already sent.
+//
+// Only transport streams are looked at. Where pictures begin with a packet, those of a
+// picture that is still in part come again alone as well, and a copied packet breaks
+// their order.
+
+// echoAge divides an echo from a loop, in milliseconds.
+const echoAge = 3000
+
+// part says where in a picture a payload lies.
+type part uint8
+
+const (
+	noPicture part = iota
+	inside         // continues a picture
+	stamped        // begins one, with its time in it
+)
+
+// echoState follows what packets hold over consecutive ones.
+type echoState struct {
+	before, last echoClass
+	kind         uint32 // PID of both
+}
+
+type echoClass uint8
+
+const (
+	otherPacket echoClass = iota
+	freshInside
+	knownInside
+)
+
+func (s *echoState) next(c echoClass, kind uint32, consecutive bool) (echo bool) {
+	if !consecutive || kind != s.kind {
+		*s = echoState{last: c, kind: kind}
+		return false
+	}
+	echo = s.before == freshInside && s.last == knownInside && c == freshInside
+	s.before, s.last = s.last, c
+	return echo
+}
+
+// echoFinder looks for echoes among the first TS packets of payloads.
+type echoFinder struct {
+	state  echoState
+	recent recentTable
+	stamps stampTable
+}
+
+func newEchoFinder() *echoFinder { return &echoFinder{recent: newRecentTable()} }
+
+// observe takes the elementary stream bytes b of the first TS packet of a payload of
+// wire bytes, and reports an echo. kind tells PIDs apart.
+func (e *echoFinder) observe(b []byte, where part, kind uint32, wire int, at int64, consecutive bool) bool {
+	least := visibleLeast
+	if where == stamped {
+		least = stampedLeast
+	}
+	if where == noPicture || len(b) < least {
+		e.state.next(otherPacket, kind, consecutive)
+		return false
+	}
+	b = b[:min(len(b), visibleMost)]
+	if where == stamped {
+		e.state.next(otherPacket, kind, consecutive)
+		return e.stamps.seen(hashBytes(uint64(wire), b))
+	}
+	if e.recent.seen(hashVisible(uint64(wire), b), uint32(at/1e6)) && rich(b) {
+		e.state.next(knownInside, kind, consecutive)
+		return false
+	}
+	return e.state.next(freshInside, kind, consecutive)
+}
+
+// recentTable remembers the payloads of the last [echoAge]. An entry is a fingerprint
+// of 21 bits and the time in units of 8 ms; buckets hold four, of which the
+// eldest gives way. It grows with the stream's rate (see [recentTable.sweep]).
+type recentTable struct {
+	buckets [][4]uint32
+	used    int // payloads looked up since the last sweep
+	swept   int // bucket to go on sweeping from
+}
+
+const (
+	recentUnit  = 8                  // ms
+	recentAge   = 1<<10 - 1          // mask of an entry's time
+	recentTaken = 1 << 10            // set in an entry, so that a free place is zero
+	recentLeast = 256                // buckets of a new table: 4 KiB, up to 2.7 Mb/s
+	recentMost  = 4096               // 64 KiB, up to 43 Mb/s; beyond, the eldest give way early
+	recentHops  = echoAge * 4 / 1000 // hops within echoAge
+	sweepHops   = 16                 // hops in which a table is swept once
+)
+
+func newRecentTable() recentTable { return recentTable{buckets: make([][4]uint32, recentLeast)} }
+
+// seen looks hash up and stores it. It reports whether it was there within [echoAge].
+func (t *recentTable) seen(hash uint64, ms uint32) bool {
+	t.used++
+	bucket := &t.buckets[hash>>32&uint64(len(t.buckets)-1)]
+	now := ms / recentUnit & recentAge
+	print := uint32(hash)&^recentAge | recentTaken
+	for i, e := range bucket {
+		if e&^recentAge == print {
+			bucket[i] = print | now
+			return (now-e)&recentAge < echoAge/recentUnit
+		}
+	}
+	bucket[3], bucket[2], bucket[1], bucket[0] = bucket[2], bucket[1], bucket[0], print|now
+	return false
+}
+
+// sweep is called at the end of a hop. It clears a part of the table of what is older
+// than [echoAge], before its time could come round; and where the table has become
+// small for the stream's rate, begins a greater one.
+func (t *recentTable) sweep(ms uint32) {
+	live := t.used * recentHops
+	t.used = 0
+	n := len(t.buckets)
+	if live > 3*n && n < recentMost {
+		for live > 3*n && n < recentMost {
+			n *= 2
+		}
+		*t = recentTable{buckets: make([][4]uint32, n)}
+		return
+	}
+	now := ms / recentUnit & recentAge
+	for range n / sweepHops {
+		b := &t.buckets[t.swept]
+		t.swept = (t.swept + 1) % n
+		for i, e := range b {
+			if (now-e)&recentAge >= echoAge/recentUnit {
+				b[i] = 0
+			}
+		}
+	}
+}
+
+// stampTable remembers the last 256 pictures' times.
+type stampTable [64][4]uint32
+
+// seen looks hash up and stores it, in the place of the eldest of its bucket.
+func (t *stampTable) seen(hash uint64) bool {
+	b := &t[hash>>32%uint64(len(t))]
+	print := uint32(hash) | 1
+	for _, e := range b {
+		if e == print {
+			return true
+		}
+	}
+	copy(b[1:], b[:])
+	b[0] = print
+	return false
+}
