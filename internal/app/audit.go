@@ -1,12 +1,7 @@
 package app
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +11,7 @@ import (
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/internal/audit"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 )
 
@@ -26,15 +22,6 @@ const (
 	auditQuiet = 50 * time.Millisecond // at the end, so long a silence means that all was heard
 )
 
-// auditRecord is one line of the audit trail. Each names the SHA-256 of the line
-// before it, so that a line cannot be changed, added or taken out in the middle
-// without a trace.
-type auditRecord struct {
-	Number   uint64   `json:"n"`
-	Previous string   `json:"prev"` // hexadecimal; of the first line: of nothing
-	Event    gk.Event `json:"event"`
-}
-
 // auditTrail appends events to a file as a chain of JSON lines, and has its head
 // signed by the key management service: a chain alone cannot show that its end
 // was cut off.
@@ -42,9 +29,7 @@ type auditTrail struct {
 	path   string
 	heads  string // file of signed heads
 	file   *os.File
-	next   uint64
-	first  [sha256.Size]byte // of the first line: it names the trail
-	hash   [sha256.Size]byte // of the last line
+	chain  audit.Chain
 	events chan gk.Event
 	sub    bus.Subscription
 	log    *slog.Logger
@@ -67,7 +52,7 @@ func (a *auditTrail) open() (err error) {
 	if a.file, err = os.OpenFile(a.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return fmt.Errorf("audit trail: %w", err)
 	}
-	end, err := a.replay(a.file)
+	end, err := a.chain.Replay(a.file)
 	if err != nil {
 		return a.beginAnew(err)
 	}
@@ -90,7 +75,7 @@ func (a *auditTrail) beginAnew(why error) (err error) {
 	if a.file, err = os.OpenFile(a.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 		return fmt.Errorf("audit trail: %w", err)
 	}
-	a.next = 0
+	a.chain = audit.Chain{}
 	return a.append(gk.Event{
 		At: time.Now(), Kind: gk.EventAuditBroken, Service: "audit", Detail: map[string]string{"why": why.Error(), "kept": filepath.Base(aside)},
 	})
@@ -101,56 +86,15 @@ func seek(f *os.File, offset int64) error {
 	return err
 }
 
-// replay follows the chain and gives the offset behind its last whole line.
-func (a *auditTrail) replay(r io.Reader) (end int64, err error) {
-	lines := bufio.NewReader(r)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			return end, nil
-		}
-		if err != nil {
-			return end, err
-		}
-		end += int64(len(line))
-		line = bytes.TrimSuffix(line, []byte("\n"))
-		var rec auditRecord
-		if err := json.Unmarshal(line, &rec); err != nil {
-			return end, fmt.Errorf("line %d: %w", a.next+1, err)
-		}
-		if rec.Number != a.next || rec.Previous != a.head() {
-			return end, fmt.Errorf("line %d does not follow the line before it", a.next+1)
-		}
-		a.follow(line)
-	}
-}
-
-// follow moves the head on to a line.
-func (a *auditTrail) follow(line []byte) {
-	a.hash = sha256.Sum256(line)
-	if a.next == 0 {
-		a.first = a.hash
-	}
-	a.next++
-}
-
-func (a *auditTrail) head() string {
-	if a.next == 0 {
-		empty := sha256.Sum256(nil)
-		return hex.EncodeToString(empty[:])
-	}
-	return hex.EncodeToString(a.hash[:])
-}
-
 func (a *auditTrail) append(e gk.Event) error {
-	line, err := json.Marshal(auditRecord{Number: a.next, Previous: a.head(), Event: e})
+	line, err := a.chain.Line(e)
 	if err != nil {
 		return err
 	}
 	if _, err := a.file.Write(append(line, '\n')); err != nil {
 		return err
 	}
-	a.follow(line)
+	a.chain.Follow(line)
 	return nil
 }
 

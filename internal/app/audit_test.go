@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/internal/audit"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 )
 
@@ -34,9 +35,9 @@ func verify(t *testing.T, path string) (lines uint64, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var a auditTrail
-	_, err = a.replay(bytes.NewReader(b))
-	return a.next, err
+	var c audit.Chain
+	_, err = c.Replay(bytes.NewReader(b))
+	return c.Lines, err
 }
 
 func TestAuditChainGoesOnAcrossRestarts(t *testing.T) {

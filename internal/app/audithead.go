@@ -73,11 +73,11 @@ func (h *headSigner) stop() { h.due.Stop() }
 // ask asks for a signature of the present head, which the disk must have.
 func (h *headSigner) ask(ctx context.Context) {
 	a := h.trail
-	if a.next == 0 || a.next == h.signed {
+	if a.chain.Lines == 0 || a.chain.Lines == h.signed {
 		h.due.Reset(headEvery)
 		return
 	}
-	head := bus.AuditHead{Trail: bytes.Clone(a.first[:]), Lines: a.next, Head: bytes.Clone(a.hash[:])}
+	head := bus.AuditHead{Trail: bytes.Clone(a.chain.First[:]), Lines: a.chain.Lines, Head: bytes.Clone(a.chain.Last[:])}
 	go func() {
 		ctx, cancel := context.WithTimeout(ctx, headTimeout)
 		defer cancel()

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gaitkeeper/gaitkeeper/internal/audit"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 )
 
@@ -183,7 +184,7 @@ func verifyTrail(files AuditFiles, trail io.Reader, heads []headLine) (AuditRepo
 		if next, nextMore, err = read(); err != nil {
 			break
 		}
-		var rec, after auditRecord
+		var rec, after audit.Record
 		if err := json.Unmarshal(line, &rec); err != nil {
 			return fault(n, "is no record of an audit trail: %v", err)
 		}

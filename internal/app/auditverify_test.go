@@ -68,7 +68,7 @@ func (k *notary) signedTrail(t *testing.T, lines int, heads ...int) AuditFiles {
 		}
 		for _, n := range heads {
 			if n == i {
-				head := bus.AuditHead{Trail: bytes.Clone(a.first[:]), Lines: a.next, Head: bytes.Clone(a.hash[:])}
+				head := bus.AuditHead{Trail: bytes.Clone(a.chain.First[:]), Lines: a.chain.Lines, Head: bytes.Clone(a.chain.Last[:])}
 				rep, err := k.sign(t.Context(), head)
 				if err := signer.take(signedHead{head, rep, err}); err != nil {
 					t.Fatal(err)

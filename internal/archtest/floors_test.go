@@ -23,6 +23,7 @@ var floors = map[string]int{
 
 	"gkrp":             1, // the wire protocol
 	"internal/keyring": 1, // keys in memory
+	"internal/audit":   1, // the chain of the audit trail
 	"internal/clip":    1, // the demonstration clip
 	"internal/feature": 1, // packets into windows
 	"internal/episode": 1, // scores into alarms
