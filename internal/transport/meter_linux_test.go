@@ -2,12 +2,14 @@ package transport
 
 import (
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"runtime"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 	"github.com/gaitkeeper/gaitkeeper/internal/clip"
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 	"github.com/gaitkeeper/gaitkeeper/internal/media"
@@ -103,6 +105,58 @@ func benchmarkMeter(b *testing.B, body []byte, rate float64) {
 	b.ReportMetric(ns[tell], "tell-ns")
 	b.ReportMetric((ns[1]-ns[0])/ns[open], "header/open")
 	b.ReportMetric((ns[2]-ns[0])/ns[open], "all/open")
+}
+
+// TestArrivalIsTheKernels: packets that waited in the socket and are read at once still
+// came when they came.
+func TestArrivalIsTheKernels(t *testing.T) {
+	own, _ := signer(t)
+	_, kms := signer(t)
+	s, err := New(testConfig(), bus.NewMemory().Conn(), Identity{Signer: own, KMS: kms}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.sock.Close()
+	if !s.sock.Granted().Timestamps {
+		t.Fatal("Linux gives receive timestamps, and none were asked for")
+	}
+	_, ses := bareService(t, 1, 1)
+	metered(s, ses, feature.TS)
+	s.routes[testSSRC], s.streams[testStream] = ses, ses.stream
+	feed := newFeed(t)
+	feed.next()
+	from, err := media.ListenUDP("127.0.0.1:0", media.SocketOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	to := from.NewSender(s.sock.LocalAddr(), 1)
+	const pause = 30 * time.Millisecond
+	for i := range 3 {
+		if i > 0 {
+			time.Sleep(pause)
+		}
+		if _, err := to.Send(feed.pkts[i : i+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	receiver := s.sock.NewReceiver(batchSize, datagramSize)
+	for got := 0; got < 3; {
+		batch, err := receiver.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.process(batch, time.Now())
+		got += len(batch)
+	}
+	var w feature.Window
+	ses.gauge.meter.Roll(&w, ses.gauge.end)
+	for _, r := range s.rolled {
+		w.Add(r.window)
+	}
+	if w.Packets != 3 || w.Gaps != 2 || w.IATSum < 2*uint64(pause-time.Millisecond) {
+		t.Errorf("%d packets, %d gaps of %v in all; want 3, 2, and at least %v", w.Packets, w.Gaps, time.Duration(w.IATSum), 2*pause)
+	}
 }
 
 // takeBack returns windows to their pool, as telling them does.
