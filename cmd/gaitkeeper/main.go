@@ -23,27 +23,30 @@ var version = ""
 type commands struct {
 	ConfigFile string `name:"config" type:"path" placeholder:"FILE" help:"Configuration file; without it, gaitkeeper.yml in the data directory is read if it is there."`
 
-	Serve   serveCommand         `cmd:"" help:"Run the services: key management, transport, processing, bus and API."`
-	Enroll  enrollCommand        `cmd:"" help:"Print a one-time token with which a device joins."`
-	Device  deviceCommand        `cmd:"" help:"Send an encoder's output as a joined device."`
-	Demo    demoCommand          `cmd:"" help:"Everything on this machine at once: live video, changing keys, and an attacker."`
-	Streams streamsCommand       `cmd:"" help:"List the streams, or show one."`
-	Keys    keysCommand          `cmd:"" help:"List the keys of a stream (never their bytes)."`
-	Rotate  rotateCommand        `cmd:"" help:"Change the key of a stream now."`
-	Devices devicesCommand       `cmd:"" help:"List the enrolled devices."`
-	Revoke  revokeCommand        `cmd:"" help:"Trust a device no more: its media ends, and it is given no key again."`
-	Audit   auditCommand         `cmd:"" help:"Verify the audit trail."`
-	Alerts  alertsCommand        `cmd:"" help:"List what was noticed, or show one alert with its evidence."`
-	Explain explainCommand       `cmd:"" help:"Show how a stream is judged: responses, profile, scores with their cut-offs."`
-	Profile profileCommand       `cmd:"" help:"Show what was learned of a stream; approve it, or have it learned anew."`
-	Planned plannedChangeCommand `cmd:"" name:"planned-change" help:"Announce that a source will change, so that nobody is alarmed."`
-	Analyze analyzeCommand       `cmd:"" help:"Run the detection engine on packet captures."`
-	Eval    evalCommand          `cmd:"" help:"Measure the detection engine on labelled captures."`
-	Synth   synthCommand         `cmd:"" help:"Make labelled captures: real encoders over model networks, with attacks."`
-	Bus     busSetupCommand      `cmd:"" name:"bus-setup" help:"Make certificates and configuration for NATS servers and the processes that meet on them."`
-	Doctor  doctorCommand        `cmd:"" help:"Look at a deployment with its settings: what is wrong, and what to do about it."`
-	Config  configCommand        `cmd:"" help:"Print a configuration file with every setting and its default."`
-	Version versionCommand       `cmd:"" help:"Print the version."`
+	Serve        serveCommand         `cmd:"" help:"Run the services: key management, transport, processing, bus and API."`
+	Enroll       enrollCommand        `cmd:"" help:"Print a one-time token with which a device joins."`
+	Device       deviceCommand        `cmd:"" help:"Send an encoder's output as a joined device."`
+	Demo         demoCommand          `cmd:"" help:"Everything on this machine at once: live video, changing keys, and an attacker."`
+	Streams      streamsCommand       `cmd:"" help:"List the streams, or show one."`
+	Keys         keysCommand          `cmd:"" help:"List the keys of a stream (never their bytes)."`
+	Rotate       rotateCommand        `cmd:"" help:"Change the key of a stream now."`
+	Devices      devicesCommand       `cmd:"" help:"List the enrolled devices."`
+	Revoke       revokeCommand        `cmd:"" help:"Trust a device no more: its media ends, and it is given no key again."`
+	Audit        auditCommand         `cmd:"" help:"Verify the audit trail."`
+	Alerts       alertsCommand        `cmd:"" help:"List what was noticed, or show one alert with its evidence."`
+	Explain      explainCommand       `cmd:"" help:"Show how a stream is judged: responses, profile, scores with their cut-offs."`
+	Profile      profileCommand       `cmd:"" help:"Show what was learned of a stream; approve it, or have it learned anew."`
+	Planned      plannedChangeCommand `cmd:"" name:"planned-change" help:"Announce that a source will change, so that nobody is alarmed."`
+	Feedback     feedbackCommand      `cmd:"" help:"Say whether an alert was real: the thresholds follow."`
+	ReportMissed reportMissedCommand  `cmd:"" name:"report-missed" help:"Say that something happened that nothing noticed."`
+	Tune         tuneCommand          `cmd:"" help:"Propose a stream's thresholds from what is known of it; apply them, show their history, go back."`
+	Analyze      analyzeCommand       `cmd:"" help:"Run the detection engine on packet captures."`
+	Eval         evalCommand          `cmd:"" help:"Measure the detection engine on labelled captures."`
+	Synth        synthCommand         `cmd:"" help:"Make labelled captures: real encoders over model networks, with attacks."`
+	Bus          busSetupCommand      `cmd:"" name:"bus-setup" help:"Make certificates and configuration for NATS servers and the processes that meet on them."`
+	Doctor       doctorCommand        `cmd:"" help:"Look at a deployment with its settings: what is wrong, and what to do about it."`
+	Config       configCommand        `cmd:"" help:"Print a configuration file with every setting and its default."`
+	Version      versionCommand       `cmd:"" help:"Print the version."`
 }
 
 // console is what commands read and write.

@@ -158,7 +158,15 @@ type Alert struct {
 	// Ask is what an operator is asked, where the system alone cannot go on.
 	Ask   string `cbor:"19,keyasint,omitempty" json:"ask,omitempty"`
 	Stage Stage  `cbor:"20,keyasint,omitempty" json:"stage,omitempty"` // of the profile when it opened
+	// Answer is what an operator said that it was; empty where nobody did.
+	Answer string `cbor:"22,keyasint,omitempty" json:"answer,omitempty"`
 }
+
+// What operators can say of an alert.
+const (
+	AnswerReal  = "real"
+	AnswerFalse = "false"
+)
 
 // AlertsRequest asks for alerts, the newest first.
 type AlertsRequest struct {

@@ -7,6 +7,7 @@ import (
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 	"github.com/gaitkeeper/gaitkeeper/internal/detect"
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
+	"github.com/gaitkeeper/gaitkeeper/internal/tune"
 )
 
 // Behaviour is how streams are learned, judged and answered.
@@ -22,6 +23,7 @@ type Behaviour struct {
 	// HoldUnresolved has a stream held while its source stays changed and an operator
 	// is asked.
 	HoldUnresolved bool
+	Tuning         Tuning // how thresholds tune themselves
 }
 
 // DefaultBehaviour gives the values that a Config starts from.
@@ -34,6 +36,7 @@ func DefaultBehaviour() Behaviour {
 		Responses:   DefaultResponses(),
 		PathAfter:   15 * time.Second,
 		AskAfter:    30 * time.Second,
+		Tuning:      DefaultTuning(),
 	}
 }
 
@@ -115,6 +118,7 @@ type behaviour struct {
 	noisy   time.Time         // when the last alert about outsiders was opened
 
 	ingress ingressLog // the device's word for its source
+	tuned   tuned
 
 	out reactions
 }
@@ -129,7 +133,10 @@ type reactions struct {
 }
 
 func newBehaviour(cfg *Behaviour, stream gk.StreamID) *behaviour {
-	return &behaviour{cfg: cfg, alerts: newAlertBook(stream), stage: bus.StageLoading, calm: map[bus.Class]int{}}
+	b := &behaviour{cfg: cfg, alerts: newAlertBook(stream), stage: bus.StageLoading, calm: map[bus.Class]int{}}
+	b.tuned.params = tune.DefaultParams()
+	b.tuned.params.Sensitivity = cfg.Sensitivity
+	return b
 }
 
 // take gives what is to be done, once.
@@ -155,6 +162,7 @@ func (b *behaviour) begin(now time.Time, session gk.SessionID, form feature.Form
 		}
 	}
 	b.session, b.form = session, form
+	b.breakScores()
 	clear(b.calm)
 	b.path, b.silent, b.dropped, b.verdict = pathEpisode{}, 0, nil, detect.Verdict{}
 	b.resume(now)

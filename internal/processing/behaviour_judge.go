@@ -9,6 +9,7 @@ import (
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 	"github.com/gaitkeeper/gaitkeeper/internal/detect"
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
+	"github.com/gaitkeeper/gaitkeeper/internal/tune"
 )
 
 // restartExcuses are the weights while the device says that its source was
@@ -37,30 +38,21 @@ func outcomeAtEnd(a *bus.Alert) bus.Outcome {
 type margin struct {
 	of            *detect.Engine
 	wide, excused bool
+	tuned         tune.Params
 }
 
-// margins sets the weights that the stage, probation and the device's word ask for.
+// margins sets the weights that the stage, probation, the device's word and tuning ask
+// for.
 func (b *behaviour) margins() {
-	want := margin{b.judge, b.stage == bus.StageProvisional || b.probation > 0, b.excused > 0}
+	want := margin{b.judge, b.stage == bus.StageProvisional || b.probation > 0, b.excused > 0, b.tuned.params}
 	if want == b.margin || b.judge == nil {
 		return
 	}
 	b.margin = want
-	w := map[string]float64{}
+	f, w := b.flags(), map[string]float64{}
 	maps.Copy(w, b.cfg.Weights)
-	scale := func(by map[string]float64) {
-		for kind, f := range by {
-			if have, ok := w[kind]; ok {
-				f *= have
-			}
-			w[kind] = f
-		}
-	}
-	if want.wide {
-		scale(wideMargins)
-	}
-	if want.excused {
-		scale(restartExcuses)
+	for _, kind := range accusing {
+		w[kind] = b.weight(kind, f) * b.tuned.params.Weight(kind)
 	}
 	b.judge.SetWeights(w)
 }
@@ -93,6 +85,7 @@ func (b *behaviour) score(now time.Time, w *feature.Window) {
 		b.alarm(now, planned)
 	}
 	b.follow(now, high, planned)
+	b.keepScores(now, w, planned)
 
 	ok := steady(w) && !planned && b.excused == 0 && max(high[bus.ClassSource], high[bus.ClassPath]) < normal &&
 		b.alerts.get(bus.ClassSource) == nil && b.alerts.get(bus.ClassPath) == nil
@@ -169,6 +162,10 @@ func (b *behaviour) raise(now time.Time, a bus.Alert) {
 	}
 	have := b.alerts.raise(now, a)
 	if news && have.Class == bus.ClassSource && have.Response == bus.RespondRotate {
+		if b.rotationsLeft(now) == 0 {
+			b.alerts.rotation(now, gk.Event{Kind: gk.EventBudgetSpent, Reason: gk.ReasonSource})
+			return
+		}
 		b.out.rotate = true
 	}
 }

@@ -61,6 +61,7 @@ func (b *behaviour) learnMode(now time.Time, why string) {
 
 func (b *behaviour) begins(now time.Time) {
 	b.judge, b.find = nil, finder{}
+	b.breakScores()
 	b.restarts, b.refused = 0, 0
 	b.fresh()
 	b.setStage(now, bus.StageLearning)
@@ -123,7 +124,7 @@ func (b *behaviour) fresh() {
 }
 
 func (b *behaviour) settings() detect.Settings {
-	return detect.Settings{Sensitivity: b.cfg.Sensitivity, Weights: b.cfg.Weights}
+	return detect.Settings{Sensitivity: b.tuned.params.Sensitivity, Persistence: b.tuned.params.Persistence, Weights: b.cfg.Weights}
 }
 
 func (b *behaviour) engine() *detect.Engine { return detect.NewEngine(b.form, b.settings()) }

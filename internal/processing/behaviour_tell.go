@@ -47,7 +47,7 @@ func (b *behaviour) info() bus.ProfileInfo {
 // explain tells how the stream is judged.
 func (b *behaviour) explain() bus.Explanation {
 	e := bus.Explanation{
-		Stream: b.alerts.stream, Responses: b.cfg.Responses, Profile: b.info(), Sensitivity: b.cfg.Sensitivity,
+		Stream: b.alerts.stream, Responses: b.cfg.Responses, Profile: b.info(), Sensitivity: b.tuned.params.Sensitivity,
 		At: b.at, Score: b.verdict.Score, Outsiders: b.dropped,
 	}
 	if b.judge != nil {

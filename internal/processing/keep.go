@@ -84,6 +84,7 @@ var errRefused = errors.New("refused")
 // load reads what is kept of the stream, until it can be read, and gives it to the
 // stream's goroutine.
 func (st *stream) load() {
+	st.svc.beside(st.loadTuning)
 	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
 		p, a, err := st.kept()
 		if err == nil || errors.Is(err, errRefused) {

@@ -90,6 +90,7 @@ type Service struct {
 	log        *slog.Logger
 	protocol   gkrp.StreamConfig
 	site       lockedBudget
+	tuning     chan struct{} // whoever tunes a stream holds it
 	strangers  siteWatch
 	door       *door
 
@@ -126,6 +127,7 @@ func New(cfg Config, conn bus.Conn, courier bus.Courier, records store.KV, signe
 		streams:    map[gk.StreamID]*stream{},
 		transports: map[gk.TransportID]transport{},
 		outranked:  make(chan struct{}),
+		tuning:     make(chan struct{}, 1),
 		strangers:  newSiteWatch(),
 		raised:     map[uint64]bool{},
 		ssrcs:      map[uint32]gk.StreamID{},
@@ -208,6 +210,7 @@ func (s *Service) Start(ctx context.Context) (subs []bus.Subscription, err error
 	s.door = newDoor(s)
 	s.door.run()
 	s.beside(s.renewLeases)
+	s.beside(s.tuneByNight)
 	if err := errors.Join(
 		hear(bus.ProcessingRotate.Serve(s.conn, s.serveRotate)),
 		hear(bus.ProcessingStreams.Serve(s.conn, s.serveStreams)),
@@ -217,6 +220,9 @@ func (s *Service) Start(ctx context.Context) (subs []bus.Subscription, err error
 		hear(bus.ProcessingExplain.Serve(s.conn, s.serveExplain)),
 		hear(bus.ProcessingProfile.Serve(s.conn, s.serveProfile)),
 		hear(bus.ProcessingPlanned.Serve(s.conn, s.servePlanned)),
+		hear(bus.ProcessingFeedback.Serve(s.conn, s.serveFeedback)),
+		hear(bus.ProcessingTuning.Serve(s.conn, s.serveTuning)),
+		hear(bus.ProcessingFleet.Serve(s.conn, s.serveFleet)),
 	); err != nil {
 		return subs, fmt.Errorf("processing: %w", err)
 	}

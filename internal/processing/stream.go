@@ -30,6 +30,7 @@ type stream struct {
 	behaviour               *behaviour
 	measured                feature.Window // the newest, decoded
 	profileFile, alertsFile *file
+	tuner                   *tuner
 	holding                 holding
 	reports                 reportWatch
 
@@ -73,6 +74,7 @@ func newStream(s *Service, id gk.StreamID, device gk.DeviceID, revision uint64) 
 	st.writer = newWriter(st, revision)
 	st.behaviour = newBehaviour(&s.cfg.Behaviour, id)
 	st.profileFile, st.alertsFile = newFile(s, id, profileToken), newFile(s, id, alertsToken)
+	st.tuner = newTuner(st)
 	return st
 }
 

@@ -78,6 +78,7 @@ func (st *stream) ordered(l *gkrp.Session, c bus.Class, r gk.Reason) {
 // react does what the behaviour wants done. The stream's goroutine calls it after
 // everything that feeds the behaviour.
 func (st *stream) react() {
+	st.reactTuning()
 	for {
 		out := st.behaviour.take()
 		for _, e := range out.events {

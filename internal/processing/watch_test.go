@@ -23,21 +23,27 @@ func serveSeals(w *world) {
 		return h[:]
 	}
 	conn := w.memory.Conn()
-	newest := map[gk.StreamID]uint64{}
+	newest := map[string]uint64{} // of profiles and of settings
+	of := func(p bus.SealPlace) string {
+		if p.Kind == bus.SealedScores || p.Kind == bus.SealedWindows {
+			return fmt.Sprint(p) // there are many
+		}
+		return p.Kind + string(p.Stream)
+	}
 	serve(w.t, conn, bus.KMSSeal, func(r bus.SealRequest) (bus.SealReply, error) {
-		if r.Place.Kind != bus.SealedProfile || len(r.Content) > bus.MaxSealed {
+		if len(r.Content) > bus.MaxSealed {
 			w.t.Errorf("asked to seal %d bytes of %q", len(r.Content), r.Place.Kind)
 		}
-		return bus.SealReply{Sealed: append(mark(r.Place, r.Content), r.Content...), Newest: newest[r.Place.Stream]}, nil
+		return bus.SealReply{Sealed: append(mark(r.Place, r.Content), r.Content...), Newest: newest[of(r.Place)]}, nil
 	}, &w.kms.mu)
 	serve(w.t, conn, bus.KMSUnseal, func(r bus.UnsealRequest) (bus.UnsealReply, error) {
 		if len(r.Sealed) < 32 || !bytes.Equal(mark(r.Place, r.Sealed[32:]), r.Sealed[:32]) {
 			return bus.UnsealReply{}, bus.Refuse(bus.CodeUnauthorized, "it was changed")
 		}
-		if r.Place.Version < newest[r.Place.Stream] {
+		if r.Place.Version < newest[of(r.Place)] {
 			return bus.UnsealReply{}, bus.Refuse(bus.CodeUnauthorized, "it was put back")
 		}
-		newest[r.Place.Stream] = r.Place.Version
+		newest[of(r.Place)] = r.Place.Version
 		return bus.UnsealReply{Content: r.Sealed[32:]}, nil
 	}, &w.kms.mu)
 }

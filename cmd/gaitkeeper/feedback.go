@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os/user"
+	"time"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+)
+
+type feedbackCommand struct {
+	server
+	ID    string `arg:"" name:"alert" help:"Name of the alert: STREAM.NUMBER."`
+	True  bool   `name:"true" xor:"answer" required:"" help:"It was real: somebody or something had changed the stream."`
+	False bool   `name:"false" xor:"answer" required:"" help:"It was a false alarm."`
+	Note  string `placeholder:"TEXT" help:"Why, for whoever reads it later."`
+}
+
+func (c *feedbackCommand) Run(ctx context.Context, con console) error {
+	in := map[string]any{"real": c.True, "note": c.Note, "by": whoAmI()}
+	return c.answer(ctx, con, "/v1/alerts/"+url.PathEscape(c.ID)+"/feedback", in)
+}
+
+// answer sends an operator's word and prints what follows.
+func (s server) answer(ctx context.Context, con console, path string, in map[string]any) error {
+	var rep bus.FeedbackReply
+	if err := s.ask(ctx, "POST", path, in, &rep); err != nil {
+		return err
+	}
+	if s.JSON {
+		return printJSON(con.out, rep)
+	}
+	fmt.Fprintf(con.out, "%s: %s\n", rep.Stream, rep.Text)
+	if rep.Proposed > 0 {
+		fmt.Fprintf(con.out, "sensitivity %.3f now, %.3f after its time in the shadow\n", rep.Sensitivity, rep.Proposed)
+	}
+	return nil
+}
+
+// whoAmI is who gives the answer, for the audit trail.
+func whoAmI() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return ""
+}
+
+type reportMissedCommand struct {
+	server
+	Stream string `arg:"" help:"Name of the stream."`
+	From   string `required:"" placeholder:"TIME" help:"When it began: 15:04, 15:04:05, or 2006-01-02T15:04:05Z07:00."`
+	To     string `required:"" placeholder:"TIME" help:"When it ended."`
+	Kind   string `placeholder:"WORD" help:"What it was, for example swap, loop or injection."`
+	Note   string `placeholder:"TEXT" help:"More, for whoever reads it later."`
+}
+
+func (c *reportMissedCommand) Run(ctx context.Context, con console) error {
+	now := time.Now()
+	from, err := clock(c.From, now)
+	if err != nil {
+		return fmt.Errorf("--from: %w", err)
+	}
+	to, err := clock(c.To, now)
+	if err != nil {
+		return fmt.Errorf("--to: %w", err)
+	}
+	in := map[string]any{"from": from, "to": to, "kind": c.Kind, "note": c.Note, "by": whoAmI()}
+	return c.answer(ctx, con, "/v1/streams/"+url.PathEscape(c.Stream)+"/missed", in)
+}
+
+// clock reads a time. One without a date is the last that there was.
+func clock(text string, now time.Time) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t, nil
+	}
+	for _, layout := range []string{"15:04", "15:04:05"} {
+		t, err := time.ParseInLocation(layout, text, now.Location())
+		if err != nil {
+			continue
+		}
+		t = time.Date(now.Year(), now.Month(), now.Day(), t.Hour(), t.Minute(), t.Second(), 0, now.Location())
+		if t.After(now) {
+			t = t.AddDate(0, 0, -1)
+		}
+		return t, nil
+	}
+	return time.Time{}, fmt.Errorf("%q is no time: write 15:04, 15:04:05 or 2006-01-02T15:04:05Z", text)
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+)
+
+type tuneCommand struct {
+	server
+	Stream  string `arg:"" optional:"" help:"Name of the stream."`
+	Fleet   bool   `help:"Weights and persistence over all streams, instead of one stream's sensitivity."`
+	Apply   bool   `xor:"do" help:"Put what is proposed in the shadow; it decides afterwards, if it did there what is expected."`
+	History bool   `xor:"do" help:"Show what was set, when, why and from what."`
+	Revert  string `xor:"do" placeholder:"REV" help:"Go back to an earlier revision; 0 is the one before."`
+	Auto    string `xor:"do" enum:",on,off" default:"" placeholder:"on|off" help:"Let the system take its own proposals, or not."`
+}
+
+// tuneTimeout is for a search and what is read before it.
+const tuneTimeout = 70 * time.Second
+
+func (c *tuneCommand) Run(ctx context.Context, con console) error {
+	c.timeout = tuneTimeout
+	if c.Fleet {
+		return c.fleet(ctx, con)
+	}
+	if c.Stream == "" {
+		return errors.New("name a stream, or ask for --fleet")
+	}
+	path := "/v1/streams/" + url.PathEscape(c.Stream) + "/tuning"
+	in := map[string]any{"do": bus.TuningPropose, "by": whoAmI()}
+	switch {
+	case c.History:
+		in = nil
+	case c.Apply:
+		in["do"] = bus.TuningApply
+	case c.Revert != "":
+		in["do"] = bus.TuningRevert
+		var to uint64
+		if _, err := fmt.Sscan(c.Revert, &to); err != nil {
+			return fmt.Errorf("--revert: %q is no revision: gaitkeeper tune %s --history lists them", c.Revert, c.Stream)
+		}
+		in["to"] = to
+	case c.Auto != "":
+		in["do"], in["auto"] = bus.TuningAuto, c.Auto == "on"
+	}
+	var i bus.TuningInfo
+	method := "POST"
+	var body any = in
+	if in == nil {
+		method, body = "GET", nil
+	}
+	if err := c.ask(ctx, method, path, body, &i); err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(con.out, i)
+	}
+	if c.History {
+		return printHistory(con.out, i)
+	}
+	return printTuning(con.out, i)
+}
+
+func (c *tuneCommand) fleet(ctx context.Context, con console) error {
+	if c.Stream != "" || c.History || c.Revert != "" || c.Auto != "" {
+		return errors.New("--fleet goes with --apply alone: the rest is each stream's own")
+	}
+	var i bus.FleetInfo
+	if err := c.ask(ctx, "POST", "/v1/tuning", map[string]any{"apply": c.Apply, "by": whoAmI()}, &i); err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(con.out, i)
+	}
+	fmt.Fprintf(con.out, "%d streams with a history; new ones begin at %s\n", i.Streams, settingText(i.Prior))
+	if err := printProposal(con.out, i.Proposal); err != nil {
+		return err
+	}
+	if len(i.Applied) > 0 {
+		fmt.Fprintf(con.out, "in the shadow of %d streams; new ones begin with it\n", len(i.Applied))
+	}
+	return nil
+}
+
+// settingText is a setting in one line.
+func settingText(s bus.TuningSetting) string {
+	text := fmt.Sprintf("sensitivity %.3f (cut-off %.2f of the limits)", s.Sensitivity, s.Cutoff)
+	if s.Persistence > 1 {
+		text += fmt.Sprintf(", %d windows in a row", s.Persistence)
+	}
+	var weights []string
+	for _, g := range []string{"words", "numbers", "repetition", "volume"} {
+		if w := s.Weights[g]; w != 1 {
+			weights = append(weights, fmt.Sprintf("%s × %.2f", g, w))
+		}
+	}
+	if len(weights) > 0 {
+		text += ", " + strings.Join(weights, ", ")
+	}
+	return text
+}
+
+func effect(s bus.TuningSetting) string {
+	return fmt.Sprintf("%.2f a day (95 %%: %.2f to %.2f)", s.FalsePerDay, s.Low, s.High)
+}
+
+func printTuning(w io.Writer, i bus.TuningInfo) error {
+	auto := "on"
+	if !i.Auto {
+		auto = "off"
+	}
+	fmt.Fprintf(w, "%s, revision %d: %s\n", i.Stream, i.Revision, settingText(i.Live))
+	fmt.Fprintf(w, "budget: one false rotation in %v; evidence may rotate %d times more now; automatic tuning is %s\n", i.Budget, i.Left, auto)
+	l := i.Labels
+	fmt.Fprintf(w, "known: %d false, %d real, %d missed, %d proven; %d contested (called false against proof: not counted)\n", l.False, l.Real, l.Missed, l.Proven, l.Contested)
+	if i.Shadow != nil {
+		fmt.Fprintf(w, "in the shadow for %v: revision %d, %s\n", i.Observed.Round(time.Second), i.Shadow.Revision, settingText(*i.Shadow))
+	}
+	return printProposal(w, i.Proposal)
+}
+
+func printProposal(w io.Writer, p *bus.TuningProposal) error {
+	if p == nil {
+		return nil
+	}
+	err := table(w, [][]string{
+		{"", "SENSITIVITY", "CUT-OFF", "EXPECTED FALSE ALARMS", "DETECTED"},
+		{"now", fmt.Sprintf("%.3f", p.Now.Sensitivity), fmt.Sprintf("%.2f", p.Now.Cutoff), effect(p.Now), detected(p.Now)},
+		{"proposed", fmt.Sprintf("%.3f", p.Then.Sensitivity), fmt.Sprintf("%.2f", p.Then.Cutoff), effect(p.Then), detected(p.Then)},
+	})
+	fmt.Fprintf(w, "proposed: %s\nby the %s: %s\nfrom %s; %d settings tried in %v\n", settingText(p.Then), p.Method, p.Why, p.Data, p.Tried, p.Took.Round(time.Millisecond))
+	fmt.Fprintf(w, "of simulated kinds that nothing was tuned by, %.0f %% would be detected; %d simulated episodes no cut-off would show\n", 100*p.HeldOut, p.Unseen)
+	return err
+}
+
+func detected(s bus.TuningSetting) string {
+	if s.Episodes == 0 {
+		return "nothing known to be real"
+	}
+	return fmt.Sprintf("%.0f %% of %.1f episodes", 100*s.Detected, s.Episodes)
+}
+
+func printHistory(w io.Writer, i bus.TuningInfo) error {
+	rows := [][]string{{"REV", "WHEN", "PHASE", "SENSITIVITY", "CUT-OFF", "BY", "EXPECTED FALSE", "WHY"}}
+	for _, s := range i.History {
+		why := s.Reason
+		if s.Saw != "" {
+			why += "; " + s.Saw
+		}
+		rows = append(rows, []string{
+			fmt.Sprint(s.Revision), stamp(s.At), s.Phase, fmt.Sprintf("%.3f", s.Sensitivity), fmt.Sprintf("%.2f", s.Cutoff),
+			s.By + " " + s.Method, fmt.Sprintf("%.2f a day", s.FalsePerDay), why,
+		})
+	}
+	return table(w, rows)
+}

@@ -1,0 +1,229 @@
+package processing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/tune"
+)
+
+const (
+	missedPrefix = "missed-"
+	// before and after are how much longer than its alert an episode is taken to be.
+	before = 5 * time.Second
+	after  = 5 * time.Second
+)
+
+func (l *label) missed() bool { return strings.HasPrefix(l.ID, missedPrefix) }
+
+// serveFeedback takes an operator's word. It is answered when it is written down.
+func (s *Service) serveFeedback(ctx context.Context, r bus.FeedbackRequest) (bus.FeedbackReply, error) {
+	if len(r.Note) > bus.MaxNote || len(r.Kind) > bus.MaxNote || len(r.By) > bus.MaxNote {
+		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "a note has %d characters at most", bus.MaxNote)
+	}
+	if r.Alert == "" {
+		return s.missed(ctx, r)
+	}
+	at := strings.LastIndexByte(r.Alert, '.')
+	if at < 0 {
+		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "alert %q: the name of an alert is STREAM.NUMBER", r.Alert)
+	}
+	r.Stream = gk.StreamID(r.Alert[:at])
+	now := s.now()
+	l, err := ask(ctx, s, r.Stream, func(st *stream) (label, error) {
+		a := st.behaviour.alerts.find(r.Alert)
+		if a == nil {
+			return label{}, bus.Refuse(bus.CodeNotFound, "there is no alert %s: gaitkeeper alerts lists them", r.Alert)
+		}
+		if a.Class != bus.ClassSource && a.Class != bus.ClassProof {
+			return label{}, bus.Refuse(bus.CodeBadRequest, "alert %s is of class %s, which no threshold of the source decides: nothing is learned from it", r.Alert, a.Class)
+		}
+		return label{Label: tune.Label{
+			ID: a.ID, Origin: tune.FromOperator, Real: r.Real, From: a.Opened.Add(-before), To: endOf(a, now), Kind: a.Kind,
+			Proven: st.behaviour.proven(a), By: r.By, Note: r.Note, At: now,
+		}}, nil
+	})
+	if err != nil {
+		return bus.FeedbackReply{}, err
+	}
+	return s.labelled(ctx, r.Stream, l)
+}
+
+// endOf is when an alert's episode is over, with some time for what follows.
+func endOf(a *bus.Alert, now time.Time) time.Time {
+	if a.Closed.IsZero() {
+		return now.Add(after)
+	}
+	return a.Closed.Add(after)
+}
+
+// proven reports whether there is proof for what an alert is about: it is proof, the
+// old key was used after its rotation, or proof came while it was open.
+func (b *behaviour) proven(a *bus.Alert) bool {
+	if a.Class == bus.ClassProof || a.Outcome == bus.OutcomeStaleProven {
+		return true
+	}
+	for i := range b.alerts.all {
+		p := &b.alerts.all[i]
+		if p.Class == bus.ClassProof && p.Session == a.Session && !p.Opened.Before(a.Opened.Add(-proofQuiet)) && (a.Closed.IsZero() || p.Opened.Before(a.Closed.Add(proofQuiet))) {
+			return true
+		}
+	}
+	return false
+}
+
+// missed takes an operator's report of what nothing noticed.
+func (s *Service) missed(ctx context.Context, r bus.FeedbackRequest) (bus.FeedbackReply, error) {
+	now := s.now()
+	switch {
+	case !r.From.Before(r.To):
+		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "from %v to %v is no stretch of time", r.From, r.To)
+	case r.To.Sub(r.From) > bus.MaxMissed:
+		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "what was missed is %v long: say within %v when it was", r.To.Sub(r.From), bus.MaxMissed)
+	case r.To.After(now.Add(time.Minute)):
+		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "%v has not come yet", r.To)
+	}
+	return s.labelled(ctx, r.Stream, label{Label: tune.Label{
+		ID: fmt.Sprintf("%s%d", missedPrefix, r.From.UnixMilli()), Origin: tune.FromOperator, Real: true,
+		From: r.From, To: r.To, Kind: r.Kind, By: r.By, Note: r.Note, At: now,
+	}})
+}
+
+// labelled writes a label down, and lets the sensitivity follow by one step.
+func (s *Service) labelled(ctx context.Context, id gk.StreamID, l label) (bus.FeedbackReply, error) {
+	st := s.find(id)
+	if st == nil {
+		return bus.FeedbackReply{}, bus.Refuse(bus.CodeNotFound, "there is no stream %q: gaitkeeper streams lists them", id)
+	}
+	ctx, cancel := s.cfg.Host.WithTimeout(ctx, 2*callTimeout)
+	defer cancel()
+	text := ""
+	rec, err := st.tuner.change(ctx, func(r *tuningRecord) (events []gk.Event, err error) {
+		first := true
+		for i := range r.Labels {
+			first = first && r.Labels[i].ID != l.ID
+		}
+		r.put(l)
+		detail := map[string]string{"label": l.ID, "real": fmt.Sprint(l.Real), "kind": l.Kind, "by": l.By, "note": l.Note}
+		events = append(events, gk.Event{Kind: gk.EventLabel, Detail: detail})
+		if l.Contested() {
+			text = "there is proof that somebody else had the key: the answer is kept, and counts for nothing"
+			return append(events, gk.Event{Kind: gk.EventLabelContested, Detail: detail}), nil
+		}
+		more, told := follow(s.now(), r, &l, first)
+		text = told
+		return append(events, more...), nil
+	})
+	if err != nil {
+		return bus.FeedbackReply{}, err
+	}
+	if !l.missed() {
+		st.post(func() {
+			st.behaviour.answered(s.now(), l.ID, l.Real)
+			st.react()
+		})
+	}
+	rep := bus.FeedbackReply{Stream: id, Label: l.ID, Contested: l.Contested(), Sensitivity: rec.Guard.Live().Params.Sensitivity, Text: text}
+	if sh := rec.Guard.InShadow(); sh != nil {
+		rep.Proposed = sh.Params.Sensitivity
+	}
+	return rep, nil
+}
+
+// follow lets the settings follow one label: a step, or back to what was before where
+// a young setting made the stream duller and something was missed. Only the first word
+// on an alert counts for a step; the label itself is replaced by the last.
+func follow(now time.Time, r *tuningRecord, l *label, first bool) (events []gk.Event, text string) {
+	g := &r.Guard
+	live := g.Live()
+	switch {
+	case !g.Auto:
+		return nil, "noted; automatic tuning is off"
+	case !first:
+		return nil, "noted in the place of the earlier answer"
+	case l.Real && !l.missed():
+		return nil, "noted"
+	}
+	if l.missed() && now.Before(g.Watching) {
+		back := *g
+		back = back.Clone()
+		if back.Revert(now, back.Revision, 0, "tuning", "something was missed since the sensitivity fell") == nil && back.Live().Params.Sensitivity > live.Params.Sensitivity {
+			*g = back
+			return []gk.Event{settingEvent(gk.EventSettingReverted, g.Live())}, "noted; the last setting was taken back, because it is duller than the one before"
+		}
+	}
+	from, reason := live.Params, "a false alarm: sensitivity falls"
+	if sh := g.InShadow(); sh != nil && sh.By == "feedback" {
+		from = sh.Params
+	}
+	if l.Real {
+		reason = "a miss: sensitivity rises"
+	}
+	want := from
+	want.Sensitivity = tune.Step(from.Sensitivity, !l.Real)
+	counts := r.counts()
+	err := g.Propose(now, g.Revision, tune.Setting{
+		By: "feedback", Method: "step", Reason: reason, Params: want,
+		Basis: tune.Basis{False: counts.False, Real: counts.Real + counts.Missed, Proven: counts.Proven, Contested: counts.Contested},
+		// What a step leads to is not known: a fair day's worth is borne in the shadow.
+		Expected: tune.Expected{High: 24, Detected: 1},
+	})
+	if err != nil || g.InShadow() == nil {
+		return nil, "noted"
+	}
+	return []gk.Event{settingEvent(gk.EventSettingProposed, *g.InShadow())}, "noted; " + reason
+}
+
+// settle does what the shadow or the watch over a young setting came to.
+func (st *stream) settle(o settle) {
+	ctx, cancel := st.svc.cfg.Host.WithTimeout(st.svc.ctx, 2*callTimeout)
+	defer cancel()
+	now := st.svc.now()
+	_, err := st.tuner.change(ctx, func(r *tuningRecord) ([]gk.Event, error) {
+		g := &r.Guard
+		switch o.do {
+		case settlePromote, settleReject:
+			sh := g.InShadow()
+			if sh == nil || sh.Revision != o.revision {
+				return nil, errUnchanged
+			}
+			if o.do == settleReject {
+				told := *sh
+				g.Reject(now, o.saw)
+				told.Saw = o.saw
+				return []gk.Event{settingEvent(gk.EventSettingRejected, told)}, nil
+			}
+			g.Promote(now, st.svc.cfg.Behaviour.Tuning.Watch, o.saw)
+			return []gk.Event{settingEvent(gk.EventSettingLive, g.Live())}, nil
+		case settleRevert:
+			if g.Live().Revision != o.revision || g.Revert(now, g.Revision, 0, "tuning", o.saw) != nil {
+				return nil, errUnchanged
+			}
+			return []gk.Event{settingEvent(gk.EventSettingReverted, g.Live())}, nil
+		}
+		return nil, errUnchanged
+	})
+	if err != nil && st.svc.ctx.Err() == nil && !errors.Is(err, errFenced) {
+		st.svc.log.Warn("what became of a setting was not written down; trying again", "stream", st.id, "error", err)
+		st.post(func() { st.behaviour.again(o) })
+	}
+}
+
+// again has an order given once more.
+func (b *behaviour) again(o settle) {
+	if s := &b.tuned.shadow; s.revision == o.revision {
+		s.told = false
+	}
+	if w := &b.tuned.watch; w.revision == o.revision {
+		w.told = false
+	}
+}
+
+func sawText(alarms, allowed, hops int) string {
+	return fmt.Sprintf("%d alarms in %v, up to %d are borne", alarms, time.Duration(hops)*time.Second/4, allowed)
+}

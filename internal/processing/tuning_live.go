@@ -1,0 +1,340 @@
+package processing
+
+import (
+	"bytes"
+	"compress/flate"
+	"encoding/binary"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/detect"
+	"github.com/gaitkeeper/gaitkeeper/internal/episode"
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
+	"github.com/gaitkeeper/gaitkeeper/internal/tune"
+)
+
+// tuned is what tuning keeps of a stream in its own goroutine. Like all of behaviour
+// it owns no clock, lock or goroutine.
+type tuned struct {
+	params tune.Params  // that decide
+	next   *tune.Params // that will, as soon as no episode runs
+	known  bool         // the record was read
+
+	layout *tune.Layout
+	levels []episode.Level
+	trace  *tune.Trace
+
+	recording  []byte // windows so far, compressed when full
+	recorded   int
+	recordedAt time.Time // when the last recording was full
+
+	shadow shadow
+	watch  watch
+
+	chunks  []*tune.Trace // full, to be stored
+	windows []byte        // a full recording, to be stored
+	order   settle
+}
+
+// shadow counts what a setting would have done.
+type shadow struct {
+	revision uint64
+	params   tune.Params
+	expected tune.Expected
+	follow   *tune.Follower
+	hops     int
+	alarms   int // where nothing alarmed
+	told     bool
+}
+
+// watch counts what a young setting does.
+type watch struct {
+	revision uint64
+	until    time.Time
+	expected tune.Expected
+	hops     int
+	alarms   int
+	told     bool
+}
+
+// settle is what has to happen with the settings.
+type settle struct {
+	do       settleDo
+	revision uint64
+	saw      string
+}
+
+type settleDo int
+
+const (
+	settleNothing settleDo = iota
+	settlePromote
+	settleReject
+	settleRevert
+)
+
+const (
+	chunkHops = 5 * 60 * episode.HopsPerSecond // of scores that are stored as one
+	leastHops = 2 * episode.HopsPerSecond      // fewer are not worth it
+	// recordEvery is the least time between two recordings of windows.
+	recordEvery = time.Hour
+)
+
+// accusing are the names of the detectors that accuse.
+var accusing = func() (names []string) {
+	all, _ := detect.Detectors(&detect.Profile{})
+	for _, d := range all {
+		names = append(names, d.Name())
+	}
+	return names
+}()
+
+// weight is what a detector's scores are multiplied by in some circumstances, before
+// anything that is tuned.
+func (b *behaviour) weight(kind string, f tune.Flags) float64 {
+	w := 1.0
+	if v, ok := b.cfg.Weights[kind]; ok {
+		w = v
+	}
+	if v, ok := wideMargins[kind]; ok && f&tune.Wide != 0 {
+		w *= v
+	}
+	if v, ok := restartExcuses[kind]; ok && f&tune.Excused != 0 {
+		w *= v
+	}
+	return w
+}
+
+// flags are the circumstances of the present hop.
+func (b *behaviour) flags() (f tune.Flags) {
+	if b.margin.wide {
+		f |= tune.Wide
+	}
+	if b.margin.excused {
+		f |= tune.Excused
+	}
+	return f
+}
+
+// adopt takes the record up, at the start and whenever it changed. What decides
+// changes only while no episode runs.
+func (b *behaviour) adopt(now time.Time, r *tuningRecord) {
+	t := &b.tuned
+	live := r.Guard.Live()
+	t.known = true
+	p := live.Params
+	t.next = &p
+	if w := &t.watch; w.revision != live.Revision {
+		*w = watch{revision: live.Revision, until: r.Guard.Watching, expected: live.Expected}
+	}
+	s := r.Guard.InShadow()
+	switch {
+	case s == nil:
+		t.shadow = shadow{}
+	case s.Revision != t.shadow.revision:
+		t.shadow = shadow{revision: s.Revision, params: s.Params, expected: s.Expected}
+	}
+	b.retune()
+}
+
+// retune makes settings decide that wait for it.
+func (b *behaviour) retune() {
+	t := &b.tuned
+	if t.next == nil || b.alerts.get(bus.ClassSource) != nil {
+		return
+	}
+	if t.params != *t.next {
+		t.params = *t.next
+		for _, e := range []*detect.Engine{b.judge, b.early, b.learner, b.back} {
+			if e != nil {
+				e.Tune(t.params.Sensitivity, t.params.Persistence)
+			}
+		}
+		b.margins()
+	}
+	t.next = nil
+}
+
+// keepScores keeps what the detectors said of a window, and has the settings in shadow
+// and the young ones counted. Call it for every window that was judged.
+func (b *behaviour) keepScores(now time.Time, w *feature.Window, planned bool) {
+	t := &b.tuned
+	b.retune()
+	t.levels = t.levels[:0]
+	var kinds []string
+	var path []bool
+	for _, e := range b.judge.Evidence() {
+		if e.Advisory {
+			continue
+		}
+		t.levels = append(t.levels, e.Level)
+		if t.layout == nil {
+			kinds, path = append(kinds, e.Kind), append(path, e.Class == detect.Path)
+		}
+	}
+	if t.layout == nil {
+		t.layout = &tune.Layout{Kinds: kinds, Path: path}
+	}
+	open := b.alerts.get(bus.ClassSource) != nil
+	f := b.flags()
+	if open || planned {
+		f |= tune.Unanswered
+	}
+	if b.cfg.Tuning.History > 0 {
+		if t.trace == nil {
+			t.trace = &tune.Trace{Layout: t.layout, From: now.Add(-feature.Hop)}
+		}
+		t.trace.Add(t.levels, f)
+		if t.trace.Len() >= chunkHops {
+			from := t.trace.At(t.trace.Len())
+			t.chunks = append(t.chunks, t.trace)
+			t.trace = &tune.Trace{Layout: t.layout, From: from}
+		}
+		b.record(now, w, open || planned)
+	}
+	news := b.verdict.Alarm && b.verdict.Class == detect.Source && !planned
+	b.shadowed(open, planned, f)
+	b.watched(now, news)
+}
+
+// breakScores ends the stretch of scores: the engine begins anew.
+func (b *behaviour) breakScores() {
+	t := &b.tuned
+	if t.trace != nil && t.trace.Len() >= leastHops {
+		t.chunks = append(t.chunks, t.trace)
+	}
+	t.trace, t.layout = nil, nil
+	t.recording, t.recorded = nil, 0
+	t.shadow.follow = nil
+}
+
+// record keeps windows of normal behaviour, now and then, for anomalies to be made in.
+func (b *behaviour) record(now time.Time, w *feature.Window, disturbed bool) {
+	t := &b.tuned
+	if disturbed || b.stage != bus.StageMature || b.probation > 0 || b.excused > 0 || !steady(w) || !b.judge.Normal() {
+		t.recording, t.recorded = t.recording[:0], 0
+		return
+	}
+	if !t.recordedAt.IsZero() && now.Sub(t.recordedAt) < recordEvery {
+		return
+	}
+	one := w.AppendTo(nil)
+	t.recording = append(binary.AppendUvarint(t.recording, uint64(len(one))), one...)
+	if t.recorded++; t.recorded < tune.StretchHops {
+		return
+	}
+	var out bytes.Buffer
+	z, err := flate.NewWriter(&out, flate.DefaultCompression)
+	if err == nil {
+		if _, err = z.Write(t.recording); err == nil && z.Close() == nil {
+			t.windows = out.Bytes()
+		}
+	}
+	t.recording, t.recorded, t.recordedAt = nil, 0, now
+}
+
+// readWindows reads a recording.
+func readWindows(b []byte) ([]feature.Window, error) {
+	const most = tune.StretchHops * 4096
+	plain := new(bytes.Buffer)
+	if _, err := plain.ReadFrom(io.LimitReader(flate.NewReader(bytes.NewReader(b)), most)); err != nil {
+		return nil, err
+	}
+	var out []feature.Window
+	for rest := plain.Bytes(); len(rest) > 0 && len(out) < tune.StretchHops; {
+		n, k := binary.Uvarint(rest)
+		if k <= 0 || n > uint64(len(rest)-k) {
+			return nil, feature.ErrBadWindow
+		}
+		var w feature.Window
+		if err := w.Decode(rest[k : k+int(n)]); err != nil {
+			return nil, err
+		}
+		out, rest = append(out, w), rest[k+int(n):]
+	}
+	return out, nil
+}
+
+// shadowed counts what the setting in the shadow would have done in this hop.
+func (b *behaviour) shadowed(open, planned bool, f tune.Flags) {
+	t := &b.tuned
+	s := &t.shadow
+	if s.revision == 0 || s.told {
+		return
+	}
+	if s.follow == nil {
+		s.follow = tune.Follow(t.layout, b.weight, s.params)
+	}
+	s.hops++
+	if s.follow.Step(t.levels, f) && !open && !planned {
+		s.alarms++
+	}
+	hours := float64(s.hops) / episode.HopsPerSecond / 3600
+	allowed := tune.Allowed(s.expected.High, hours)
+	switch {
+	case s.alarms > allowed:
+		s.told = true
+		t.order = settle{settleReject, s.revision, sawText(s.alarms, allowed, s.hops)}
+	case s.hops >= hops(b.cfg.Tuning.Shadow) && !open:
+		s.told = true
+		t.order = settle{settlePromote, s.revision, sawText(s.alarms, allowed, s.hops)}
+	}
+}
+
+// watched counts what a young setting does; too many alarms take it back.
+func (b *behaviour) watched(now time.Time, alarm bool) {
+	w := &b.tuned.watch
+	if w.told || !now.Before(w.until) {
+		return
+	}
+	w.hops++
+	if alarm {
+		w.alarms++
+	}
+	allowed := tune.Allowed(w.expected.High, float64(w.hops)/episode.HopsPerSecond/3600)
+	if w.alarms > allowed && b.alerts.get(bus.ClassSource) == nil {
+		w.told = true
+		b.tuned.order = settle{settleRevert, w.revision, sawText(w.alarms, allowed, w.hops)}
+	}
+}
+
+// rotationsLeft is how many rotations evidence about the source may cause now. Those
+// of alerts that were real are not counted, so that a theft uses nothing up.
+func (b *behaviour) rotationsLeft(now time.Time) int {
+	left := sourceBurst
+	since := now.Add(-sourceBurst * b.cfg.Tuning.FalseEvery)
+	for i := range b.alerts.all {
+		a := &b.alerts.all[i]
+		if a.Class == bus.ClassSource && (a.Done == bus.DoneRotated || a.Done == bus.DoneOrdered) && a.Opened.After(since) &&
+			a.Answer != bus.AnswerReal && a.Outcome != bus.OutcomeStaleProven {
+			left--
+		}
+	}
+	return max(left, 0)
+}
+
+// answered notes an operator's answer at the alert.
+func (b *behaviour) answered(now time.Time, id string, real bool) {
+	a := b.alerts.find(id)
+	if a == nil {
+		return
+	}
+	a.Answer = bus.AnswerFalse
+	if real {
+		a.Answer = bus.AnswerReal
+		if w := &b.tuned.watch; a.Class == bus.ClassSource && a.Opened.After(w.until.Add(-b.cfg.Tuning.Watch)) {
+			w.alarms = max(0, w.alarms-1)
+		}
+	}
+	b.alerts.dirty = true
+}
+
+// takeTuning gives what tuning wants stored and done, once.
+func (b *behaviour) takeTuning() (chunks []*tune.Trace, windows []byte, order settle) {
+	t := &b.tuned
+	chunks, windows, order = slices.Clone(t.chunks), t.windows, t.order
+	t.chunks, t.windows, t.order = nil, nil, settle{}
+	return chunks, windows, order
+}
