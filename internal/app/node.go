@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"time"
 
@@ -194,10 +195,22 @@ func (n *Node) openStore(nc *nats.Conn, bucket string, history int) (store.KV, e
 	if err != nil {
 		return nil, err
 	}
-	if n.cfg.external() {
-		return store.OpenJetStream(js, bucket, history, store.WithReplicas(n.cfg.replicas()))
+	if !n.cfg.external() {
+		return store.OpenJetStream(js, bucket, history)
 	}
-	return store.OpenJetStream(js, bucket, history)
+	for {
+		kv, err := store.OpenJetStream(js, bucket, history, store.WithReplicas(n.cfg.replicas()))
+		// A cluster whose servers are still coming up has no answer, or no place.
+		var api *jetstream.APIError
+		if !errors.Is(err, context.DeadlineExceeded) && !(errors.As(err, &api) && api.Code == http.StatusServiceUnavailable) || n.starting.Err() != nil {
+			return kv, err
+		}
+		n.opts.Log.Warn("waiting for JetStream", "error", err)
+		select {
+		case <-n.starting.Done():
+		case <-time.After(linkRetry):
+		}
+	}
 }
 
 // callTimeout is how long one question at the start may take.

@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	openTimeout = 20 * time.Second // a cluster without a leader answers after its election
+	openTimeout = 20 * time.Second // as long as a cluster may be without a leader
+	openTry     = 3 * time.Second  // what is asked without one is never answered
 	markerTTL   = 24 * time.Hour   // how long a watcher may be away and still learn of an Erase
 	maxHistory  = 64               // the limit of a JetStream KV bucket
 	listAtOnce  = 16
@@ -64,15 +65,28 @@ func OpenJetStream(js jetstream.JetStream, bucket string, history int, opts ...O
 	for _, opt := range opts {
 		opt(&cfg)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	for began := time.Now(); ; {
+		kv, err := open(js, bucket, cfg)
+		if err == nil {
+			return kv, nil
+		}
+		if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, jetstream.ErrNoStreamResponse) && !errors.Is(err, nats.ErrNoResponders) || time.Since(began) > openTimeout {
+			return nil, fmt.Errorf("cannot open bucket %q in JetStream: %w", bucket, err)
+		}
+		time.Sleep(openTry / 10)
+	}
+}
+
+func open(js jetstream.JetStream, bucket string, cfg jetstream.StreamConfig) (KV, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), openTry)
 	defer cancel()
 	stream, err := js.CreateOrUpdateStream(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open bucket %q in JetStream: %w", bucket, err)
+		return nil, err
 	}
 	kv, err := js.KeyValue(ctx, bucket)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open bucket %q in JetStream: %w", bucket, err)
+		return nil, err
 	}
 	return &jetStream{js: js, stream: stream, kv: kv, subjects: "$KV." + bucket + "."}, nil
 }
