@@ -78,6 +78,8 @@ type story struct {
 	opened  map[gk.Epoch]time.Time
 	held    int
 	faults  []string
+	// finished tells that the story came to its end.
+	finished bool
 }
 
 // Line is a piece of news.
@@ -163,8 +165,15 @@ func (s *story) aside() (func(pkt []byte) error, error) {
 
 // play tells the story and returns at its end.
 func (s *story) play(ctx context.Context) {
-	if err := s.acts(ctx); err != nil && ctx.Err() == nil {
-		s.fault(err.Error())
+	err := s.acts(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case ctx.Err() != nil: // conclude tells it
+	case err != nil:
+		s.faults = append(s.faults, strings.TrimSpace(err.Error()))
+	default:
+		s.finished = true
 	}
 }
 
@@ -482,10 +491,4 @@ func (s *story) told() (act string, news []Line) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.act, s.news[:len(s.news):len(s.news)]
-}
-
-func (s *story) fault(text string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.faults = append(s.faults, strings.TrimSpace(text))
 }

@@ -51,8 +51,14 @@ func (s *story) conclude(sum *Summary) {
 	sum.FalseAlarms = uint64(len(s.falseAlarms()))
 	b := s.account.settle(first)
 	sum.Displaced, sum.LostAfterSwitch = b.displaced, b.lostAfter
-	sum.faults = append(sum.faults, s.faults...)
-	sum.faults = append(sum.faults, s.broken(a, c, b, sum)...)
+	switch {
+	case s.finished:
+		sum.faults = append(sum.faults, s.broken(a, c, b, sum)...)
+	case len(s.faults) > 0:
+		sum.faults = append(sum.faults, s.faults...)
+	default:
+		sum.faults = append(sum.faults, "the input ended, or the run was stopped, before the story's end")
+	}
 	for _, n := range s.alerts {
 		sum.alerts = append(sum.alerts, n.class)
 	}
