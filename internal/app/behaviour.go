@@ -10,6 +10,10 @@ func (c Config) behaviour() processing.Behaviour {
 	b := processing.DefaultBehaviour()
 	b.Learn, b.Provisional, b.Probation = c.LearnFor, c.ProvisionalAfter, c.Probation
 	b.Sensitivity = c.Sensitivity
+	b.Tuning = processing.Tuning{
+		FalseEvery: c.FalseRotationEvery, MissCost: c.MissCost, Auto: c.AutoTune, Every: c.TuneEvery,
+		Shadow: c.ShadowFor, Watch: c.WatchFor, History: c.ScoreHistory,
+	}
 	b.PathAfter, b.AskAfter = c.PathAlertAfter, c.AskAfter
 	b.HoldUnresolved = c.HoldUnresolved
 	for class, r := range map[bus.Class]string{

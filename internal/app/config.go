@@ -65,6 +65,14 @@ type Config struct {
 	AskAfter         time.Duration `group:"behaviour" default:"30s" placeholder:"TIME" help:"How long a source stays changed before an operator is asked. No further key is changed for it."`
 	HoldUnresolved   bool          `group:"behaviour" help:"Hold a stream whose source stays changed, from the moment that an operator is asked until the evidence ends or he says that the source changed. What viewers see meanwhile is on-hold."`
 
+	FalseRotationEvery time.Duration `group:"behaviour" default:"24h" placeholder:"TIME" help:"Budget: one key change for nothing is borne in this time, for each stream. Thresholds are tuned so that it is kept; and evidence about a source, less what turned out to be real, changes no key more than three times in three times this time."`
+	MissCost           float64       `group:"behaviour" default:"20" placeholder:"N" help:"A theft that is missed is as bad as so many key changes for nothing."`
+	AutoTune           bool          `group:"behaviour" default:"true" negatable:"" help:"Take the thresholds that the system itself proposes, where an operator does not say otherwise for a stream."`
+	TuneEvery          time.Duration `group:"behaviour" default:"24h" placeholder:"TIME" help:"Time between two searches for better thresholds of a stream; 0: only when asked."`
+	ShadowFor          time.Duration `group:"behaviour" default:"10m" placeholder:"TIME" help:"How long it is counted what a new threshold would do before it decides."`
+	WatchFor           time.Duration `group:"behaviour" default:"24h" placeholder:"TIME" help:"How long a new threshold is taken back by itself when it alarms more than was expected."`
+	ScoreHistory       time.Duration `group:"behaviour" default:"24h" placeholder:"TIME" help:"How much of what detectors said is kept of every stream, encrypted, at most 5.5 MB a day; 0: nothing, and then nothing is tuned by it."`
+
 	Latency     time.Duration `group:"media" default:"120ms" placeholder:"TIME" help:"Longest wait for a missing packet before the ones behind it are delivered."`
 	MediaBuffer Size          `group:"media" default:"8MiB" placeholder:"SIZE" help:"Receive buffer to ask the kernel for, on the media socket."`
 	OnHold      string        `group:"media" default:"pass" enum:"pass,freeze,slate,stop" placeholder:"DO" help:"What viewers and outputs get of a stream that is held: pass (the stream), freeze (nothing new; connections stay), slate (the clip named by slate), or stop (viewers are cut off). A stream is held while a second session of its device insists, and by hold-unresolved."`
@@ -131,6 +139,11 @@ func (c Config) Check() error {
 		{"probation", c.Probation, 0, 24 * time.Hour},
 		{"path-alert-after", c.PathAlertAfter, 0, time.Hour},
 		{"ask-after", c.AskAfter, time.Second, time.Hour},
+		{"false-rotation-every", c.FalseRotationEvery, time.Minute, 365 * 24 * time.Hour},
+		{"tune-every", c.TuneEvery, 0, 365 * 24 * time.Hour},
+		{"shadow-for", c.ShadowFor, 0, 24 * time.Hour},
+		{"watch-for", c.WatchFor, 0, 30 * 24 * time.Hour},
+		{"score-history", c.ScoreHistory, 0, 14 * 24 * time.Hour},
 	} {
 		if d.value < d.least || d.value > d.max {
 			return fmt.Errorf("%s: %v is out of range: choose %v to %v", d.name, d.value, d.least, d.max)
@@ -149,6 +162,9 @@ func (c Config) Check() error {
 	}
 	if err := c.checkHold(); err != nil {
 		return err
+	}
+	if c.MissCost < 0 || c.MissCost > 1e6 {
+		return fmt.Errorf("miss-cost: %g is out of range: choose 0 to 1000000", c.MissCost)
 	}
 	if c.Sensitivity <= 0 || c.Sensitivity > 1 {
 		return fmt.Errorf("sensitivity: %g is out of range: choose above 0 to 1", c.Sensitivity)

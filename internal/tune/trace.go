@@ -90,7 +90,7 @@ func (t *Trace) Index(at time.Time) int {
 
 // Bounds of what is read.
 const (
-	maxHops  = 1 << 18 // 18 hours
+	maxHops  = 1 << 14 // an hour and a bit: the longest context of a label
 	maxKinds = 64
 	maxName  = 64
 )
