@@ -18,7 +18,7 @@ const (
 // Histogram is a distribution as shares.
 type Histogram []float64
 
-func histogram(w *feature.Window, which int) []uint32 {
+func histogram(w *feature.Sums, which int) []uint32 {
 	switch which {
 	case sizeDistance:
 		return w.Sizes[:]
@@ -62,7 +62,7 @@ func hellinger(h []uint32, ref Histogram) float64 {
 	return math.Sqrt(max(0, 1-overlap))
 }
 
-func (p *Profile) learnDistances(sum *feature.Window, windows []feature.Window) {
+func (p *Profile) learnDistances(sum *feature.Sums, windows []feature.Sums) {
 	for d := range p.Reference {
 		p.Reference[d] = shares(histogram(sum, d))
 		for i := range windows {
@@ -90,7 +90,7 @@ func (d distance) Score(v *View) Evidence {
 	if !v.OK4 || v.Disturbed && d.which != sizeDistance {
 		return e
 	}
-	e.Value = hellinger(histogram(&v.S4, d.which), d.p.Reference[d.which])
+	e.Value = hellinger(histogram(&v.S4.Sums, d.which), d.p.Reference[d.which])
 	e.Score = e.Value / limit
 	if e.Score >= said {
 		e.Text = fmt.Sprintf("distribution of %s over 4 s is %.2f from the baseline's (Hellinger; limit %.2f)", d.kind, e.Value, limit)

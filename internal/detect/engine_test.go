@@ -400,14 +400,15 @@ func TestSliderEqualsPlainSum(t *testing.T) {
 	m := feature.NewMeter(feature.H264)
 	ps := newSource(2).run(40)
 	s := newSlider(tenSec)
-	var hops []feature.Window
+	var hops []feature.Sums
 	end := int64(feature.Hop)
 	for i := range ps {
 		for ps[i].At >= end {
-			var w, got, want feature.Window
+			var w feature.Window
+			var got, want feature.Sums
 			m.Roll(&w, end)
-			hops = append(hops, w)
-			full := s.push(&w, &got)
+			hops = append(hops, w.Sums)
+			full := s.push(&w.Sums, &got)
 			for k := max(0, len(hops)-tenSec); k < len(hops); k++ {
 				want.Add(&hops[k])
 			}

@@ -69,7 +69,7 @@ func (p *Profile) Check() error {
 	if !slices.IsSortedFunc(p.Vocabulary.Words, func(a, b Word) int { return cmp.Compare(a.Token, b.Token) }) || len(p.Vocabulary.Words) > vocabularyRoom {
 		return fmt.Errorf("%w: its vocabulary is out of order", ErrProfile)
 	}
-	var w feature.Window
+	var w feature.Sums
 	for d, ref := range p.Reference {
 		if len(ref) != len(histogram(&w, d)) {
 			return fmt.Errorf("%w: its distributions have another shape", ErrProfile)
@@ -179,8 +179,8 @@ type Learner struct {
 	rampMax    float64
 	delays     []float64
 	sameTime   float64
-	sum        feature.Window
-	fourSecond []feature.Window
+	sum        feature.Sums
+	fourSecond []feature.Sums
 }
 
 // NewLearner begins a baseline.
@@ -220,7 +220,7 @@ func (l *Learner) Add(v *View) {
 	if l.hops < fourSec { // a stream's first seconds are like no others
 		return
 	}
-	l.sum.Add(w)
+	l.sum.Add(&w.Sums)
 	if v.OK1 {
 		l.vectors = append(l.vectors, v.V1)
 		for f := range l.one {
@@ -231,8 +231,7 @@ func (l *Learner) Add(v *View) {
 		for f := range l.four {
 			l.four[f] = append(l.four[f], v.V4[f])
 		}
-		l.fourSecond = append(l.fourSecond, v.S4)
-		l.fourSecond[len(l.fourSecond)-1].Tokens = feature.TokenSet{}
+		l.fourSecond = append(l.fourSecond, v.S4.Sums)
 	}
 	if v.S4.Packets > 0 {
 		l.sameTime = max(l.sameTime, float64(v.S4.SameTimes)/float64(v.S4.Packets))

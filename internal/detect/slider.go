@@ -2,45 +2,41 @@ package detect
 
 import "github.com/gaitkeeper/gaitkeeper/internal/feature"
 
-// slider sums the last n hops with two merges a hop on average, however many n is:
-// two stacks of sums, one growing at the back, one shrinking at the front
-// (Tangwongsan, Hirzel, Schneider 2015). It leans on merging being associative.
+// slider sums the numbers of the last n hops with two merges a hop on average, however
+// many n is: two stacks, one growing at the back, one of sums shrinking at the front
+// (Tangwongsan, Hirzel, Schneider 2015), both in one ring. It leans on merging being
+// associative.
 type slider struct {
-	n     int
-	front []feature.Window // front[len-1] sums all of the front stack
-	back  []feature.Window // hops
-	sum   feature.Window   // of the back stack
+	// hops has those of the back stack up to next. From there on each holds the sum of
+	// itself and all behind it, once the ring was full.
+	hops []feature.Sums
+	next int
+	full bool
+	back feature.Sums // sum of the back stack
 }
 
-func newSlider(n int) *slider {
-	return &slider{n: n, front: make([]feature.Window, 0, n), back: make([]feature.Window, 0, n)}
-}
+func newSlider(n int) *slider { return &slider{hops: make([]feature.Sums, n)} }
 
 // push adds a hop and writes the sum of the last n into out. full reports whether
 // there were n.
-func (s *slider) push(w *feature.Window, out *feature.Window) (full bool) {
-	if len(s.front)+len(s.back) == s.n {
-		if len(s.front) == 0 {
-			for i := len(s.back) - 1; i >= 0; i-- {
-				sum := s.back[i]
-				if n := len(s.front); n > 0 {
-					sum.Add(&s.front[n-1])
-				}
-				s.front = append(s.front, sum)
-			}
-			s.back, s.sum = s.back[:0], feature.Window{}
+func (s *slider) push(w *feature.Sums, out *feature.Sums) (full bool) {
+	n := len(s.hops)
+	if s.next == n {
+		for i := n - 2; i >= 0; i-- {
+			s.hops[i].Add(&s.hops[i+1])
 		}
-		s.front = s.front[:len(s.front)-1]
+		s.next, s.full, s.back = 0, true, feature.Sums{}
 	}
-	s.back = append(s.back, *w)
-	s.sum.Add(w)
-	if n := len(s.front); n > 0 {
-		*out = s.front[n-1]
-		out.Add(&s.sum)
+	s.hops[s.next] = *w // in the place of the eldest
+	s.next++
+	s.back.Add(w)
+	if s.full && s.next < n {
+		*out = s.hops[s.next]
+		out.Add(&s.back)
 	} else {
-		*out = s.sum
+		*out = s.back
 	}
-	return len(s.front)+len(s.back) == s.n
+	return s.full || s.next == n
 }
 
 // tally sums numbers over the last hops.

@@ -14,7 +14,7 @@ const (
 )
 
 // View is what a detector sees of one hop: the hop itself, sums over the last 1, 4
-// and 10 s, and the numbers of the sums. The windows belong to the view.
+// and 10 s, without words, and the numbers of the sums. The windows belong to the view.
 type View struct {
 	Hop      feature.Window
 	S1, S4   feature.Window
@@ -41,9 +41,9 @@ func newViewer() *viewer {
 func (r *viewer) push(w *feature.Window) *View {
 	v := &r.view
 	v.Hop = *w
-	r.one.push(w, &v.S1)
-	r.four.push(w, &v.S4)
-	v.Full = r.ten.push(w, &v.S10)
+	r.one.push(&w.Sums, &v.S1.Sums)
+	r.four.push(&w.Sums, &v.S4.Sums)
+	v.Full = r.ten.push(&w.Sums, &v.S10.Sums)
 	v.V1, v.OK1 = v.S1.Vector()
 	v.V4, v.OK4 = v.S4.Vector()
 	v.Index++
