@@ -111,6 +111,20 @@ func (c *count) Score(v *View) Evidence {
 	return e
 }
 
+// restarting reports whether the codec codes rows of a picture apart from each other.
+func (p *Profile) restarting() bool {
+	return p.Vocabulary.says(feature.FamilySlice, feature.Token.Restarting)
+}
+
+// echoFloor is how many echoes within 10 s accuse where the baseline has none. Codecs
+// whose rows are coded apart make some by themselves when part of a picture stands.
+func (p *Profile) echoFloor() float64 {
+	if p.restarting() {
+		return 12
+	}
+	return 3
+}
+
 // capShareLeast is the share of packets that must have the greatest size for it to be
 // a limit that the sender keeps, and no accident.
 const capShareLeast = 0.1

@@ -9,8 +9,8 @@ import (
 // Least numbers for a share to mean something.
 const (
 	loopLeast    = 12
-	repeatLeast  = 12
-	repeatFrames = 8
+	repeatLeast  = 24
+	repeatFrames = 12
 )
 
 func loopShare(w *feature.Window) float64 {
@@ -29,15 +29,24 @@ func repeatShare(w *feature.Window) float64 {
 }
 
 // Floors of the shares that accuse. Content that comes a second time through an
-// encoder reaches 0.14 of frame sizes.
+// encoder reaches 0.14 of frame sizes. Of payloads, a picture whose parts return may
+// repeat more than half, in a codec without memory; a recording repeats them all, but
+// for those that are too plain to tell.
 const (
 	loopFloor   = 0.4
-	repeatFloor = 0.35
+	repeatFloor = 0.7
+	// Where rows of a picture are coded apart from each other, more comes again.
+	repeatRestarting = 0.85
 )
 
 // loop accuses a recording that is played again: payloads, or runs of frame sizes,
 // that were there before.
-type loop struct{ p *Profile }
+type loop struct {
+	p          *Profile
+	restarting bool // the codec
+}
+
+func newLoop(p *Profile) loop { return loop{p, p.restarting()} }
 
 func (l loop) Name() string { return "loop" }
 
@@ -46,6 +55,9 @@ func (l loop) Score(v *View) Evidence {
 	sizes, payloads := loopShare(&v.S4), repeatShare(&v.S4)
 	sizeLimit := max(loopFloor, min(0.95, 2*l.p.LoopMax))
 	payloadLimit := max(repeatFloor, min(0.95, 2*l.p.RepeatMax))
+	if l.restarting {
+		payloadLimit = max(payloadLimit, repeatRestarting)
+	}
 	if l.p.LoopMax > 0.6 { // the source repeats its sizes by itself
 		sizes = 0
 	}

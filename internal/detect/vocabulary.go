@@ -22,7 +22,8 @@ const vocabularyRoom = 4096
 type Vocabulary struct {
 	Words    []Word // by token
 	Families [feature.Families]FamilyLimit
-	Quantum  int // greatest common step of the RTP timestamp in ticks, 0 if there is none
+	Quantum  int  // greatest common step of the RTP timestamp in ticks, 0 if there is none
+	Partial  bool // of packets that were cut
 }
 
 // FamilyLimit is how many occasions of unknown words within 10 s accuse.
@@ -35,13 +36,23 @@ type FamilyLimit struct {
 	Limit float64 // 0: the family is too varied to accuse
 }
 
-// Has reports whether the source used t, or a timestamp step that is a multiple of
-// its quantum.
-func (y *Vocabulary) Has(t feature.Token) bool {
+// said reports whether the source used t itself.
+func (y *Vocabulary) said(t feature.Token) bool {
 	_, ok := slices.BinarySearchFunc(y.Words, t, func(w Word, t feature.Token) int { return cmp.Compare(w.Token, t) })
+	return ok
+}
+
+// Has reports whether the source used t, a word that the picture might have turned into
+// t, or a timestamp step that is a multiple of its quantum.
+func (y *Vocabulary) Has(t feature.Token) bool {
+	kin, ok := t.Kin()
 	switch {
-	case ok:
+	case y.said(t) || ok && y.said(kin):
 		return true
+	case t.Disposable():
+		return y.says(feature.FamilyUnit, feature.Token.Reordering)
+	case y.Partial && t.Access(): // one TS packet of seven shows, and with the others these do not
+		return !y.says(feature.FamilySlice, feature.Token.Access)
 	case t.Varied(): // a burst brings together what came apart
 		return y.Families[t.Family()].Known >= variedKnown
 	}
@@ -49,6 +60,11 @@ func (y *Vocabulary) Has(t feature.Token) bool {
 		return false
 	}
 	return onQuantum(t.Step(), y.Quantum) || y.sumOfSteps(t.Step())
+}
+
+// says reports whether the source used a word of a family that is so.
+func (y *Vocabulary) says(f feature.Family, so func(feature.Token) bool) bool {
+	return slices.ContainsFunc(y.family(f), func(w Word) bool { return so(w.Token) })
 }
 
 // stepsBack reports whether the source sends frames out of their order in time. A
@@ -127,6 +143,7 @@ type vocabularyLearner struct {
 	words    map[feature.Token]*Word
 	perHop   []map[feature.Token]uint32
 	overfull bool
+	partial  bool
 }
 
 func newVocabularyLearner(form feature.Form) *vocabularyLearner {
@@ -149,6 +166,7 @@ func (l *vocabularyLearner) add(w *feature.Window, hop int) {
 		word.Count += c.Count
 	}
 	l.perHop = append(l.perHop, seen)
+	l.partial = l.partial || w.Partial()
 	if w.Tokens.Overflow > 0 {
 		l.overfull = true
 	}
@@ -160,7 +178,7 @@ func (l *vocabularyLearner) finish() Vocabulary {
 		y.Words = append(y.Words, *w)
 	}
 	slices.SortFunc(y.Words, func(a, b Word) int { return cmp.Compare(a.Token, b.Token) })
-	y.Quantum = l.quantum()
+	y.Quantum, y.Partial = l.quantum(), l.partial && l.form == feature.TS
 	half := uint32(len(l.perHop) / 2)
 	late := map[feature.Token]bool{}
 	var occasions [feature.Families]float64
@@ -192,6 +210,10 @@ func (l *vocabularyLearner) finish() Vocabulary {
 		lim := &y.Families[f]
 		// What found no room in a window were the highest families.
 		if l.overfull && feature.Family(f) >= feature.FamilyStep || lim.Late > noveltyLateLimit {
+			continue
+		}
+		// What cut packets never showed cannot be compared.
+		if feature.Family(f) == feature.FamilyParameter && y.Partial && lim.Known == 0 {
 			continue
 		}
 		// Sound and picture in one stream make steps of every length between them.
