@@ -24,13 +24,14 @@ const (
 	breakReturn      = "return"      // the device's ACKs never arrive again
 	breakReplay      = "replay"      // a packet that comes twice counts as proof
 	breakBudget      = "budget"      // no bound on what evidence may cause
+	breakTrail       = "trail"       // the audit trail's chain leaves lines out
 	breakRelease     = "release"     // keys are sealed to whoever asks
 )
 
 // Breakages names the deliberate faults, each with the invariant that catches it.
 var Breakages = map[string]string{
 	breakArming: InvArmed, breakOpening: InvDecrypt, breakSecrecy: InvThief, breakCounting: InvRising, breakIndex: InvIndex,
-	breakPersistence: InvPersisted, breakReturn: InvLive, breakReplay: InvKeyless, breakBudget: InvBudget, breakRelease: InvChosen,
+	breakPersistence: InvPersisted, breakReturn: InvLive, breakReplay: InvKeyless, breakBudget: InvBudget, breakTrail: InvAudit, breakRelease: InvChosen,
 }
 
 // breakAfter is when the faults that begin at a time do.

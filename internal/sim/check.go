@@ -12,6 +12,7 @@ import (
 	"github.com/gaitkeeper/gaitkeeper/internal/keyring"
 	"github.com/gaitkeeper/gaitkeeper/internal/media"
 	"github.com/gaitkeeper/gaitkeeper/internal/processing"
+	"github.com/gaitkeeper/gaitkeeper/internal/transport"
 )
 
 // The invariants.
@@ -25,11 +26,12 @@ const (
 	InvLive      = "no device ends locked out"
 	InvKeyless   = "nobody without a key causes a rotation or a hold"
 	InvBudget    = "budgets hold"
+	InvAudit     = "the audit chain verifies"
 	InvChosen    = "only the key service chooses keys, and only verified receivers are given them"
 )
 
 // Invariants lists them all.
-var Invariants = []string{InvArmed, InvDecrypt, InvThief, InvRising, InvIndex, InvPersisted, InvLive, InvKeyless, InvBudget, InvChosen}
+var Invariants = []string{InvArmed, InvDecrypt, InvThief, InvRising, InvIndex, InvPersisted, InvLive, InvKeyless, InvBudget, InvAudit, InvChosen}
 
 // Violation is an invariant that did not hold.
 type Violation struct {
@@ -58,7 +60,8 @@ func (p place) record() string { return fmt.Sprintf("key.%s.%s.%d", p.stream, p.
 
 // keyFacts are what is true of a key, whoever knows it.
 type keyFacts struct {
-	print     fingerprint
+	print     fingerprint // of the one that the key service sealed last
+	used      fingerprint // of the one that the device opened last
 	ssrc      uint32
 	installed bool
 	first     gk.Index // that its device sent
@@ -199,7 +202,7 @@ func (c *checker) opened(role string, e gkrp.KeyEnvelope, f fingerprint, m keyri
 		m.Expose(func(key, salt []byte) {
 			k.key, _ = keyring.MediaKeyFromBytes(append(append([]byte{}, key...), salt...))
 		})
-		k.print = f
+		k.print, k.used = f, f
 	}
 }
 
@@ -340,6 +343,13 @@ func (w *world) land(t *transportRole, d datagram) {
 	w.check.landed(t, d, cause)
 }
 
+// How old a packet has to be that a transport may give up, or whose key it may have
+// destroyed. Its clock may be a little fast.
+var (
+	lateAfter  = transport.Defaults().Latency - time.Millisecond
+	staleAfter = lateAfter + transport.Defaults().RoundTrip
+)
+
 // landed: a transport took a packet, or left it out for cause.
 func (c *checker) landed(t *transportRole, d datagram, cause string) {
 	k := c.keys[d.place]
@@ -362,9 +372,11 @@ func (c *checker) landed(t *transportRole, d datagram, cause string) {
 	case k.stolen: // the thief is free to fill indices, and to leap, before first
 	case d.run != t.run || k.armed[t.id] != t.run: // it restarted
 	case c.ended(d.place):
+	case c.restored && k.print != k.used: // the store forgot its key; the device's next word ends the session
 	case cause == "lease-over" && c.troubled(20*time.Second):
 	case cause == "late" && c.displaced(t, d):
-	case (cause == "late" || cause == "too-old") && age >= 100*time.Millisecond: // the reorder buffer does not wait longer
+	case (cause == "late" || cause == "too-old") && age >= lateAfter: // the reorder buffer does not wait longer
+	case (cause == "stale-epoch" || cause == "stale-proven") && age >= staleAfter: // nor does a key that retired
 	case (cause == "late" || cause == "too-old") && c.engine.now-c.jumped[d.place.stream] < 500*time.Millisecond: // overtaken across the jump
 	default:
 		c.violate(InvDecrypt, "%s: index %d, sent %v ago, is left out by %s: %s", d.place, d.index, age, t.id, cause)
@@ -545,6 +557,7 @@ func (c *checker) beginWatch() {
 
 // endWatch: every stream is live, and rotated while it was watched.
 func (c *checker) endWatch() {
+	c.audit.verify()
 	for _, e := range c.encoders {
 		s := c.of(e.stream())
 		switch {

@@ -43,6 +43,8 @@ func (w *world) strike() {
 		if !e.p.dead && e.ended == "" {
 			e.media("the encoder restarted")
 		}
+	case n < 76:
+		w.crash(w.audit.p, func() { w.audit.lose(); w.audit.start() })
 	default:
 		w.adversary()
 	}

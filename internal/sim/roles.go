@@ -445,6 +445,7 @@ func (w *world) enrolAll(p *process) {
 	}
 	info, err := bus.KMSInfo.Do(ctx, o, bus.Empty{})
 	must(err)
+	w.audit.public = info.Public
 	for _, t := range w.transports {
 		var rep bus.CertifyReply
 		t.key, rep = certify("transport", string(t.id))

@@ -20,7 +20,7 @@ var (
 	seeds   = flag.Int("seeds", 12, "how many seeds to simulate")
 	first   = flag.Uint64("first", 1, "the first seed")
 	seed    = flag.Uint64("seed", 0, "simulate this seed alone, and write every step")
-	active  = flag.Duration("active", 50*time.Second, "virtual time in which faults and adversaries act")
+	active  = flag.Duration("active", time.Minute, "virtual time in which faults and adversaries act")
 	genuine = flag.Bool("real", false, "use HPKE and Ed25519 in place of keyed hashes")
 	reals   = flag.Uint64("real-seeds", 2, "how many seeds TestRealCryptography simulates")
 	keep    = flag.Int("keep", 3, "stop after so many failing seeds")
@@ -67,7 +67,7 @@ type tally struct {
 func (r tally) String() string {
 	rate := func(d time.Duration) float64 { return float64(r.Rotations) / d.Seconds() }
 	return fmt.Sprintf("%d seeds, %d rotations %v, %d sessions, %d crashes, %d packets, %d delivered, %d events, %v of virtual time\n"+
-		"in %v (%.0f rotations a second), %v of processor time (%.0f rotations a core-second; %v on two cores of one's own)",
+		"in %v (%.0f rotations a second), %v of processor time (%.0f rotations a core-second; %v on two idle cores)",
 		r.seeds, r.Rotations, r.ByReason, r.Sessions, r.Crashes, r.Packets, r.Delivered, r.Events, r.Virtual.Round(time.Second),
 		r.took.Round(time.Millisecond), rate(r.took), r.cpu.Round(time.Millisecond), rate(r.cpu), (r.cpu / 2).Round(time.Second))
 }

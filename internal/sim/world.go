@@ -76,6 +76,7 @@ type world struct {
 	kms        *kmsRole
 	transports []*transportRole
 	processing *processingRole
+	audit      *auditRole
 	encoders   []*encoder
 	clones     []*encoder
 	guests     []*process                    // who has no business here
@@ -134,7 +135,7 @@ func newWorld(o Options) *world {
 	w.broker = &broker{world: w}
 	e.settled = w.bus.settle
 	w.config = streamConfig{
-		every: w.between(120*time.Millisecond, 500*time.Millisecond),
+		every: w.between(100*time.Millisecond, 400*time.Millisecond),
 		pace:  w.between(20*time.Millisecond, 60*time.Millisecond),
 	}
 	if w.chance(0.3) {
@@ -266,7 +267,7 @@ func (w *world) stop() {
 
 func (w *world) everybody() []*process {
 	var all []*process
-	all = append(all, w.kms.p, w.processing.p)
+	all = append(all, w.kms.p, w.processing.p, w.audit.p)
 	for _, o := range w.processing.others {
 		all = append(all, o.p)
 	}
@@ -290,7 +291,7 @@ func (w *world) setUp() {
 	w.run(50*time.Millisecond, func() bool { return w.kms.svc != nil })
 	streams := 1 + w.rng.IntN(4)
 	transports := 1 + w.rng.IntN(2)
-	w.processing = &processingRole{world: w}
+	w.processing, w.audit = &processingRole{world: w}, &auditRole{world: w}
 	for i := range transports {
 		w.transports = append(w.transports, &transportRole{world: w, id: gk.TransportID(fmt.Sprintf("t%d", i+1))})
 	}
@@ -307,6 +308,7 @@ func (w *world) setUp() {
 	if !enrolled {
 		panic("sim: enrolment did not end")
 	}
+	w.audit.start()
 	for _, t := range w.transports {
 		t.start()
 	}
