@@ -131,7 +131,7 @@ func (o *Opener) OpenParsed(dst, pkt []byte, h Header) (Opened, Verdict) {
 	if binary.BigEndian.Uint32(pkt[body:]) != uint32(o.epoch) {
 		return Opened{}, BadPacket
 	}
-	tag := binary.BigEndian.Uint64(pkt[body-tagSize:])
+	tag := binary.BigEndian.Uint32(pkt[body-tagSize:])
 
 	var indices [maxCandidates]gaitkeeper.Index
 	verdict := AuthFail

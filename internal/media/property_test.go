@@ -9,7 +9,7 @@ import (
 
 // naive is the receive state without bounds or tricks.
 type naive struct {
-	tags    map[gaitkeeper.Index]uint64
+	tags    map[gaitkeeper.Index]uint32
 	highest gaitkeeper.Index
 }
 
@@ -26,7 +26,7 @@ func (n *naive) state(i gaitkeeper.Index) replayState {
 func TestReplayWindowMatchesNaiveModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var w replayWindow
-		model := naive{tags: map[gaitkeeper.Index]uint64{}}
+		model := naive{tags: map[gaitkeeper.Index]uint32{}}
 		base := gaitkeeper.Index(rapid.Uint64Range(0, uint64(gaitkeeper.MaxIndex)-1<<20).Draw(t, "base"))
 		at := base
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
@@ -42,7 +42,7 @@ func TestReplayWindowMatchesNaiveModel(t *testing.T) {
 					t.Fatalf("index %d: tag %x, want %x", at, w.tag(at), model.tags[at])
 				}
 			case replayFresh:
-				tag := rapid.Uint64().Draw(t, "tag")
+				tag := rapid.Uint32().Draw(t, "tag")
 				w.mark(at, tag)
 				model.tags[at] = tag
 				model.highest = max(model.highest, at)
@@ -83,11 +83,11 @@ func TestOpenMatchesModel(t *testing.T) {
 		open, _ := newOpener(key, salt, testSSRC, 9)
 		first := gaitkeeper.Index(rapid.Uint64Range(0, 1<<40).Draw(t, "first"))
 		open.Begin(first)
-		model := naive{tags: map[gaitkeeper.Index]uint64{}}
+		model := naive{tags: map[gaitkeeper.Index]uint32{}}
 		at := first
 		for range rapid.IntRange(1, 60).Draw(t, "packets") {
 			at = gaitkeeper.Index(max(int64(first), int64(at)+rapid.Int64Range(-40, 60).Draw(t, "step")))
-			writer := rapid.Uint64Range(1, 2).Draw(t, "writer")
+			writer := rapid.Uint32Range(1, 2).Draw(t, "writer")
 			seal, _ := newSealer(key, salt, testSSRC, 9)
 			pkt, err := seal.Seal(nil, header(at), []byte{byte(writer), 2, 3}, at)
 			if err != nil {

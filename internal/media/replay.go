@@ -7,14 +7,15 @@ import "github.com/gaitkeeper/gaitkeeper"
 const windowSize = 1024
 
 // replayWindow remembers which of the last windowSize indices were
-// authenticated, and the beginning of each one's tag: a repeated index with the
-// same tag is the network's doing, one with another tag is a second writer's.
-// The zero value has seen nothing.
+// authenticated, and the first four bytes of each one's tag: a repeated index with
+// the same tag is the network's doing, one with another tag is a second writer's.
+// By chance two tags begin alike once in four thousand million. The zero value has
+// seen nothing.
 type replayWindow struct {
 	started bool
 	highest gaitkeeper.Index
 	seen    [windowSize / 64]uint64
-	tags    [windowSize]uint64
+	tags    [windowSize]uint32
 }
 
 type replayState uint8
@@ -41,10 +42,10 @@ func (w *replayWindow) state(i gaitkeeper.Index) replayState {
 }
 
 // tag is the stored beginning of the tag of an index in state replaySeen.
-func (w *replayWindow) tag(i gaitkeeper.Index) uint64 { return w.tags[i%windowSize] }
+func (w *replayWindow) tag(i gaitkeeper.Index) uint32 { return w.tags[i%windowSize] }
 
 // mark records an authenticated index in state replayFresh.
-func (w *replayWindow) mark(i gaitkeeper.Index, tag uint64) {
+func (w *replayWindow) mark(i gaitkeeper.Index, tag uint32) {
 	switch {
 	case !w.started:
 		w.started, w.highest = true, i
