@@ -9,7 +9,7 @@ import (
 // Least numbers for a share to mean something.
 const (
 	loopLeast    = 12
-	repeatLeast  = 24
+	repeatLeast  = 16
 	repeatFrames = 12
 )
 

@@ -38,8 +38,10 @@ func rich(b []byte) bool {
 
 // loopMemory remembers a sample of a stream's payloads for some minutes: those whose
 // content meets a condition, so that the same ones are picked when they come again,
-// wherever in a packet they lie. The condition follows the rate, so that 8 to 32 a
-// second meet it: enough for a share of 4 s, and few enough to last.
+// wherever in a packet they lie. The condition follows the rate slowly, so that 2 to 48
+// a second meet it: enough for a share of 4 s, and few enough to last. When it changes,
+// what was remembered under the old one is a share of what comes: so it is found in the
+// first seconds, and then left alone for as long as can be, whatever the picture does.
 type loopMemory struct {
 	// Payloads sent within the last [echoAge]: what comes again meanwhile is a
 	// picture that stands still.
@@ -52,6 +54,7 @@ type loopMemory struct {
 	mask    uint64 // a payload is picked where these bits of its mark are 0
 	met     uint32 // payloads met in this hop
 	average uint32 // of met over 16 hops, times 16
+	hops    uint32 // with payloads, up to sampleBegin
 }
 
 type recentPayload struct {
@@ -60,10 +63,12 @@ type recentPayload struct {
 }
 
 // Payloads a hop that are picked, times 16: from sampleMost on the condition becomes
-// stricter, below sampleLeast looser.
+// stricter, below sampleLeast looser; in the first sampleBegin hops below sampleFirst.
 const (
-	sampleMost  = 8 * 16
-	sampleLeast = 2 * 16
+	sampleMost  = 12 * 16
+	sampleFirst = 4 * 16
+	sampleLeast = 8
+	sampleBegin = 80
 )
 
 // newLoopMemory begins with a strict condition: what a quick stream would bring before its
@@ -140,10 +145,16 @@ func (l *loopMemory) roll() {
 	}
 	l.met = 0
 	picked := l.average >> bits.OnesCount64(l.mask)
+	least := uint32(sampleFirst)
+	if l.hops < sampleBegin {
+		l.hops++
+	} else {
+		least = sampleLeast
+	}
 	switch {
 	case picked > sampleMost:
 		l.mask = l.mask>>1 | 1<<63
-	case picked < sampleLeast:
+	case picked < least:
 		l.mask <<= 1
 	}
 }
