@@ -407,7 +407,7 @@ func TestVectorsKeepTheSchema(t *testing.T) {
 	if len(kinds) != 10 {
 		t.Errorf("vectors for %d types of message: %v", len(kinds), kinds)
 	}
-	rule := map[string]string{"key": "key", "prekey": "prekey-statement", "controller": "controller", "receiver": "receiver"}
+	rule := map[string]string{"key": "key", "prekey": "prekey-statement", "controller": "controller", "receiver": "receiver", "lease": "lease"}
 	for _, v := range readVectors[statementVector](t, "statements").Vectors {
 		if v.Outcome == "ok" || v.Outcome == "unknown-mandatory" {
 			check(v.Name, rule[v.Kind], v.Wire, v.Outcome)

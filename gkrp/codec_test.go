@@ -350,11 +350,15 @@ func FuzzStatements(f *testing.F) {
 	for _, wire := range wires(f, "statements") {
 		f.Add(wire)
 	}
-	f.Fuzz(func(_ *testing.T, wire []byte) {
+	f.Add(must(SignLease(s, []byte("kms"), &Lease{Transport: "a", Mark: make([]byte, 32), ForMs: 60_000, Sessions: []LeaseSession{{Stream: "a", Session: testSession}}})))
+	f.Fuzz(func(t *testing.T, wire []byte) {
 		_, _ = OpenKeyEnvelope(v, wire)
 		_, _ = OpenPrekey(v, wire)
 		_, _, _ = OpenController(v, wire)
 		_, _ = OpenReceiverKey(v, wire)
+		if l, err := OpenLease(v, wire); err == nil && (len(l.Sessions) > MaxLeaseSessions || len(l.Mark) < 16) {
+			t.Errorf("%+v", l)
+		}
 	})
 }
 

@@ -57,6 +57,8 @@ func TestSpecificationAndSchemaNameEveryField(t *testing.T) {
 		{Prekey{}, "7.2 Prekey", []string{"prekey-statement"}},
 		{Controller{}, "7.3 Controller", []string{"controller"}},
 		{ReceiverKey{}, "", []string{"receiver"}},
+		{Lease{}, "", []string{"lease"}},
+		{LeaseSession{}, "", []string{"lease-session"}},
 		{Policy{}, "", []string{"policy"}},
 		{Payload{}, "", []string{"payload-kind"}},
 		{JoinToken{}, "3.1 Token", []string{"token"}},

@@ -13,6 +13,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -245,6 +246,8 @@ func TestStatementVectors(t *testing.T) {
 			_, _, err = gkrp.OpenController(ver, v.bytes())
 		case "receiver":
 			_, err = gkrp.OpenReceiverKey(ver, v.bytes())
+		case "lease":
+			_, err = gkrp.OpenLease(ver, v.bytes())
 		default:
 			t.Errorf("%s: kind %q", v.Name, v.Kind)
 		}
@@ -618,9 +621,10 @@ func makeStatements(t *testing.T) any {
 		"prekey":     {1: vectorScope.Device, 2: vectorScope.Stream, 3: vectorSession[:], 4: gkrp.SuiteX25519, 5: privateOf(t, 2, 1).PublicKey().Bytes()},
 		"controller": {1: "processing-1", 2: publicOf("controller")},
 		"receiver":   {1: "main", 2: gkrp.SuiteMLKEM768X25519, 3: privateOf(t, 1, 7).PublicKey().Bytes()},
+		"lease":      {1: "main", 2: bytes.Repeat([]byte{0xbe}, 32), 3: 60_000, 4: []map[int]any{{1: vectorScope.Stream, 2: vectorSession[:]}}},
 	}
-	signers := map[string]string{"key": "kms", "prekey": "device", "controller": "kms", "receiver": "transport"}
-	kinds := []string{"key", "prekey", "controller", "receiver"}
+	signers := map[string]string{"key": "kms", "prekey": "device", "controller": "kms", "receiver": "transport", "lease": "kms"}
+	kinds := []string{"key", "prekey", "controller", "receiver", "lease"}
 	add := func(name, kind, outcome string, r raw) {
 		v := statementVector{Name: name, Kind: kind, Signer: signers[kind], Outcome: outcome, Wire: r.wire(t)}
 		if outcome == "ok" {
@@ -666,6 +670,12 @@ func makeStatements(t *testing.T) any {
 	add("prekey without a key", "prekey", "malformed", statement("gkrp/1.prekey", "device", change("prekey", 5, nil)))
 	add("controller with a key of 31 bytes", "controller", "malformed", statement("gkrp/1.controller", "kms", change("controller", 2, make([]byte, 31))))
 	add("receiver without a name", "receiver", "malformed", statement("gkrp/1.receiver", "transport", change("receiver", 1, "")))
+	add("lease without a transport", "lease", "malformed", statement("gkrp/1.lease", "kms", change("lease", 1, "")))
+	add("lease with a mark of 15 bytes", "lease", "malformed", statement("gkrp/1.lease", "kms", change("lease", 2, make([]byte, 15))))
+	add("lease for nobody", "lease", "malformed", statement("gkrp/1.lease", "kms", change("lease", 4, []map[int]any{})))
+	add("lease of 33 bits", "lease", "malformed", statement("gkrp/1.lease", "kms", change("lease", 3, uint64(1)<<32)))
+	many := slices.Repeat([]map[int]any{{1: vectorScope.Stream, 2: vectorSession[:]}}, gkrp.MaxLeaseSessions+1)
+	add("lease with 65 sessions", "lease", "malformed", statement("gkrp/1.lease", "kms", change("lease", 4, many)))
 	return f
 }
 

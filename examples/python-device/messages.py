@@ -85,6 +85,7 @@ STATEMENTS = {
     "prekey": fields({1: is_id, 2: is_id, 3: is_session, 4: uint(16), 5: octets(1)}),
     "controller": fields({1: text(), 2: octets(32, 32)}),
     "receiver": fields({1: is_id, 2: uint(16), 3: octets(1)}),
+    "lease": fields({1: is_id, 2: octets(16, 64), 3: uint(32), 4: array(fields({1: is_id, 2: is_session}), 1)}),
 }
 
 

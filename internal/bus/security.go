@@ -5,6 +5,7 @@ import (
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
 )
 
 // Revocation and leases.
@@ -12,12 +13,13 @@ import (
 // An armed key serves only while a lease on it runs. The proof that a revoked
 // device's media ends, whatever is cut off from whatever, is a chain in which
 // every delay makes a lease shorter and none makes it longer: a transport tells
-// the time of its own clock in every announcement (Beat); processing notes the
-// beats, then asks the key management service who is in good standing, and only
-// then tells the transport that its keys may serve for a lease's length counted
-// from that beat. So a lease that runs was granted on an answer given before the
-// revocation, counts from a moment before that answer, and is over one length
-// after the revocation at the latest.
+// the time of its own clock in every announcement (Beat), with a mark that nobody
+// else can make or foresee; processing notes the beats, then asks the key
+// management service who is in good standing, and carries its signed word
+// ([gkrp.Lease]) to the transport, by which keys may serve for a lease's length
+// counted from that beat. So a lease that runs was granted on an answer given
+// before the revocation, counts from a moment before that answer, and is over one
+// length after the revocation at the latest, whatever processing or the bus do.
 const (
 	KMSRevoke   Call[RevokeRequest, RevokeReply]     = "gk.kms.revoke"
 	KMSDevices  Call[DevicesRequest, DevicesReply]   = "gk.kms.devices"
@@ -65,7 +67,7 @@ type DevicesReply struct {
 }
 
 // MaxStanding bounds the sessions in one [StandingRequest] and [LeaseRequest].
-const MaxStanding = 1000
+const MaxStanding = gkrp.MaxLeaseSessions
 
 // SessionRef names a session of a device's stream.
 type SessionRef struct {
@@ -74,9 +76,11 @@ type SessionRef struct {
 	Session gk.SessionID `cbor:"3,keyasint"`
 }
 
-// StandingRequest asks which sessions may still have keys.
+// StandingRequest asks which sessions may still have keys, for one transport.
 type StandingRequest struct {
-	Sessions []SessionRef `cbor:"1,keyasint"`
+	Sessions  []SessionRef   `cbor:"1,keyasint"`
+	Transport gk.TransportID `cbor:"2,keyasint,omitempty"`
+	Mark      []byte         `cbor:"3,keyasint,omitempty"` // of its beat; none: no lease is wanted
 }
 
 // StandingReply has, for each session asked for, an empty code where it is in
@@ -87,13 +91,17 @@ type StandingReply struct {
 	// Lease is how long a transport may use keys on the strength of this answer,
 	// counted from before the question.
 	Lease time.Duration `cbor:"2,keyasint"`
+	// Word is the signed [gkrp.Lease] for those in good standing; none where no
+	// session is.
+	Word []byte `cbor:"3,keyasint,omitempty"`
 }
 
 // Lease is the right to use keys for a while. The zero value gives none.
 type Lease struct {
 	Started time.Time     `cbor:"1,keyasint,omitzero"`  // of the transport that it is for: [TransportAnnouncement]
 	Beat    time.Duration `cbor:"2,keyasint,omitempty"` // that transport's clock, from which For counts
-	For     time.Duration `cbor:"3,keyasint,omitempty"`
+	Mark    []byte        `cbor:"3,keyasint,omitempty"` // that it announced with the beat
+	Word    []byte        `cbor:"4,keyasint,omitempty"` // the key management service's signed [gkrp.Lease]: how long, for whom
 }
 
 // LeaseRequest tells a transport which sessions' keys may serve on. One that it

@@ -92,6 +92,8 @@ type KMSReleaseRequest struct {
 	Prekey     []byte              `cbor:"5,keyasint,omitempty"` // a device-signed gkrp.Prekey; none: no device envelope
 	Transports []TransportReceiver `cbor:"6,keyasint,omitempty"`
 	After      gk.Epoch            `cbor:"7,keyasint,omitempty"`
+	// Marks are those of the transports' beats, from which their leases count.
+	Marks map[gk.TransportID][]byte `cbor:"8,keyasint,omitempty"`
 }
 
 // TransportReceiver is a transport's word for its own HPKE key; the key
@@ -112,6 +114,8 @@ type KMSReleaseReply struct {
 	// Lease is how long a transport may use the key on the strength of this
 	// answer, counted from before the question.
 	Lease time.Duration `cbor:"5,keyasint"`
+	// Words are the signed [gkrp.Lease] of each transport whose mark was given.
+	Words map[gk.TransportID][]byte `cbor:"6,keyasint,omitempty"`
 }
 
 // KeyState is a media key's state (NIST SP 800-57 part 1 §7).
@@ -269,6 +273,7 @@ type TransportAnnouncement struct {
 	Started time.Time `cbor:"5,keyasint"` // a new value means that its armed keys are gone
 	// Beat is how long ago Started was, by a clock that nobody sets.
 	Beat time.Duration `cbor:"6,keyasint"`
+	Mark []byte        `cbor:"8,keyasint"` // of the beat: see [Lease]
 	// Term is the highest fencing term that the transport was commanded under.
 	Term uint64 `cbor:"7,keyasint,omitempty"`
 }

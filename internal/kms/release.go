@@ -71,6 +71,9 @@ func (s *Service) release(ctx context.Context, req bus.KMSReleaseRequest) (bus.K
 		return rep, err
 	}
 	rep, err = s.sealAll(st, ss, k, prekey, transports)
+	if err == nil {
+		rep.Words, err = s.leasesFor(st, ss, req.Marks, transports)
+	}
 	if err != nil {
 		st.mu.Unlock()
 		return bus.KMSReleaseReply{}, err
@@ -302,6 +305,22 @@ func (s *Service) sealAll(st *stream, ss *session, k *key, prekey *receiver, tra
 		}
 	}
 	return rep, nil
+}
+
+// leasesFor signs a lease for every transport that gave a mark and gets the key.
+func (s *Service) leasesFor(st *stream, ss *session, marks map[gk.TransportID][]byte, transports map[gk.TransportID]*receiver) (map[gk.TransportID][]byte, error) {
+	words := make(map[gk.TransportID][]byte, len(marks))
+	for id := range transports {
+		if len(marks[id]) == 0 {
+			continue
+		}
+		word, err := s.leaseFor(id, marks[id], gkrp.LeaseSession{Stream: st.id, Session: ss.id})
+		if err != nil {
+			return nil, err
+		}
+		words[id] = word
+	}
+	return words, nil
 }
 
 // sealTo seals and signs a key for one receiver, once: who asks again gets the

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 )
 
@@ -55,8 +56,16 @@ func (s *Service) listDevices(_ context.Context, req bus.DevicesRequest) (bus.De
 	return rep, nil
 }
 
-// standing tells which sessions may still have keys. It is what every lease on
-// an armed key goes back to.
+// leaseFor signs the word that a transport may use keys of sessions for a lease's
+// length, counted from the beat that it marked.
+func (s *Service) leaseFor(t gk.TransportID, mark []byte, sessions ...gkrp.LeaseSession) ([]byte, error) {
+	return gkrp.SignLease(s.signer, s.signer.kid, &gkrp.Lease{
+		Transport: t, Mark: mark, ForMs: uint32(s.cfg.Lease.Milliseconds()), Sessions: sessions,
+	})
+}
+
+// standing tells which sessions may still have keys, and signs it for a transport.
+// It is what every lease on an armed key goes back to.
 func (s *Service) standing(ctx context.Context, req bus.StandingRequest) (bus.StandingReply, error) {
 	if len(req.Sessions) > bus.MaxStanding {
 		return bus.StandingReply{}, bus.Refuse(bus.CodeBadRequest, "%d sessions in one request, at most %d", len(req.Sessions), bus.MaxStanding)
@@ -69,7 +78,21 @@ func (s *Service) standing(ctx context.Context, req bus.StandingRequest) (bus.St
 		}
 		rep.Codes[i] = code
 	}
-	return rep, nil
+	if req.Mark == nil {
+		return rep, nil
+	}
+	var good []gkrp.LeaseSession
+	for i, ref := range req.Sessions {
+		if rep.Codes[i] == "" {
+			good = append(good, gkrp.LeaseSession{Stream: ref.Stream, Session: ref.Session})
+		}
+	}
+	if len(good) == 0 {
+		return rep, nil
+	}
+	var err error
+	rep.Word, err = s.leaseFor(req.Transport, req.Mark, good...)
+	return rep, err
 }
 
 func (s *Service) standingOf(ctx context.Context, ref bus.SessionRef) (bus.Code, error) {

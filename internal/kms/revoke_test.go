@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
 )
@@ -71,6 +73,46 @@ func TestStanding(t *testing.T) {
 	}
 	_, err := s.standing(t.Context(), bus.StandingRequest{Sessions: make([]bus.SessionRef, bus.MaxStanding+1)})
 	refused(t, err, bus.CodeBadRequest)
+}
+
+// The word that keys may serve on is signed, for the transport and the beat that
+// were named, and for those sessions alone that are in good standing.
+func TestLeasesAreSigned(t *testing.T) {
+	s := newSite(t, store.NewMemory())
+	c := s.enrolled("cam-1", "stage", "yard")
+	s.mustOpen(c, "stage", sid(1), 0)
+	s.mustOpen(c, "yard", sid(2), 0)
+	verifier, err := gkrp.NewVerifier(s.signer.public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stage := bus.SessionRef{Device: "cam-1", Stream: "stage", Session: sid(1)}
+	ask := bus.StandingRequest{Transport: "t-1", Mark: bytes.Repeat([]byte{7}, 32), Sessions: []bus.SessionRef{stage, {Device: "cam-1", Stream: "yard", Session: sid(9)}}}
+	rep, err := s.standing(t.Context(), ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := gkrp.OpenLease(verifier, rep.Word)
+	if err != nil || l.Transport != "t-1" || !bytes.Equal(l.Mark, ask.Mark) || l.For() != defaultLease || !slices.Equal(l.Sessions, []gkrp.LeaseSession{{Stream: "stage", Session: sid(1)}}) {
+		t.Errorf("%+v, %v", l, err)
+	}
+	tr := s.newRelay("t-1")
+	release := bus.KMSReleaseRequest{Device: "cam-1", Stream: "yard", Session: sid(2), Transports: []bus.TransportReceiver{tr.word}, Marks: map[gk.TransportID][]byte{"t-1": ask.Mark, "t-2": ask.Mark}}
+	released, err := s.release(t.Context(), release)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err = gkrp.OpenLease(verifier, released.Words["t-1"]); err != nil || !l.Covers("yard", sid(2)) || l.Covers("stage", sid(1)) || len(released.Words) != 1 {
+		t.Errorf("%+v, %v, %d words", l, err, len(released.Words))
+	}
+	if _, err := s.revoke(t.Context(), bus.RevokeRequest{Device: "cam-1"}); err != nil {
+		t.Fatal(err)
+	}
+	if rep, err := s.standing(t.Context(), ask); err != nil || rep.Word != nil {
+		t.Errorf("a lease for a revoked device: %+v, %v", rep, err)
+	}
+	_, err = s.release(t.Context(), release)
+	refused(t, err, bus.CodeRevoked)
 }
 
 func TestRevocationVoidsTheToken(t *testing.T) {

@@ -2,6 +2,7 @@ package processing
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -23,25 +24,18 @@ const (
 	leaseParts = 6               // a lease is renewed at least so often in its length
 )
 
-// beat is a lease on a transport's keys that lacks its length: it counts from
-// the transport's last announcement. Of a transport that never announced itself
-// it is none.
+// beat is a lease on a transport's keys that lacks the key management service's
+// word: it counts from the transport's last announcement. Of a transport that never
+// announced itself it is none.
 func (s *Service) beat(id gk.TransportID) bus.Lease {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.transports[id]
-	return bus.Lease{Started: t.Started, Beat: t.Beat}
+	return bus.Lease{Started: t.Started, Beat: t.Beat, Mark: t.Mark}
 }
 
-// beats gives the beats of several transports, or of all that announced themselves.
+// beats gives the beats of several transports.
 func (s *Service) beats(ids ...gk.TransportID) map[gk.TransportID]bus.Lease {
-	if ids == nil {
-		s.mu.Lock()
-		for id := range s.transports {
-			ids = append(ids, id)
-		}
-		s.mu.Unlock()
-	}
 	m := make(map[gk.TransportID]bus.Lease, len(ids))
 	for _, id := range ids {
 		m[id] = s.beat(id)
@@ -63,21 +57,26 @@ func (s *Service) renewLeases() {
 	}
 }
 
-// leaseRound asks for every session once. It gives the length of a lease, if
-// anybody needed one, and whether all went well.
+// leaseRound asks once for every session and transport that has keys of it. It
+// gives the length of a lease, if anybody needed one, and whether all went well.
 func (s *Service) leaseRound() (length time.Duration, ok bool) {
-	var all []served
+	all := map[gk.TransportID][]served{}
 	s.eachStream(func(st *stream) {
 		for _, x := range st.serves() {
-			if x.live { // until then, the lease of its first key serves
-				all = append(all, served{st, x})
+			if !x.live { // until then, the lease of its first key serves
+				continue
+			}
+			for _, id := range x.transports {
+				all[id] = append(all[id], served{st, x})
 			}
 		}
 	})
 	ok = true
-	for chunk := range slices.Chunk(all, bus.MaxStanding) {
-		n, done := s.leaseChunk(chunk)
-		length, ok = max(length, n), ok && done
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		for chunk := range slices.Chunk(all[id], bus.MaxStanding) {
+			n, done := s.leaseChunk(id, chunk)
+			length, ok = max(length, n), ok && done
+		}
 	}
 	return length, ok
 }
@@ -88,9 +87,9 @@ type served struct {
 	*serving
 }
 
-func (s *Service) leaseChunk(chunk []served) (time.Duration, bool) {
-	beats := s.beats()
-	var ask bus.StandingRequest
+func (s *Service) leaseChunk(id gk.TransportID, chunk []served) (time.Duration, bool) {
+	lease := s.beat(id)
+	ask := bus.StandingRequest{Transport: id, Mark: lease.Mark}
 	for _, x := range chunk {
 		ask.Sessions = append(ask.Sessions, bus.SessionRef{Device: x.st.device, Stream: x.st.id, Session: x.session})
 	}
@@ -103,26 +102,20 @@ func (s *Service) leaseChunk(chunk []served) (time.Duration, bool) {
 		}
 		return 0, false
 	}
-	renew := map[gk.TransportID][]bus.SessionRef{}
+	var renew []bus.SessionRef
 	for i, x := range chunk {
 		switch rep.Codes[i] {
 		case "":
-			for _, id := range x.transports {
-				renew[id] = append(renew[id], bus.SessionRef{Stream: x.st.id, Session: x.session})
-			}
+			renew = append(renew, bus.SessionRef{Stream: x.st.id, Session: x.session})
 		case bus.CodeRevoked:
 			x.st.post(func() { x.st.outcome(x.x, gkrp.End{Code: gkrp.CodeRevoked}) })
 		default:
 			x.st.post(func() { x.st.outcome(x.x, gkrp.KeyUnknown{Epoch: x.x.Record.Epoch}) })
 		}
 	}
-	for id, sessions := range renew {
-		lease := beats[id]
-		if lease.Started.IsZero() {
-			continue
-		}
-		lease.For = rep.Lease
-		s.beside(func() { s.sendLease(id, lease, sessions) })
+	if !lease.Started.IsZero() && len(renew) > 0 {
+		lease.Word = rep.Word
+		s.beside(func() { s.sendLease(id, lease, renew) })
 	}
 	return rep.Lease, true
 }

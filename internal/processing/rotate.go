@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
@@ -80,11 +79,17 @@ func (st *stream) release(x *gkrp.Session, fx gkrp.Release) {
 		After: fx.After, Prekey: fx.Prekey, Transports: st.svc.receivers(fx.Transports),
 	}
 	leases := st.svc.beats(fx.Transports...)
+	req.Marks = make(map[gk.TransportID][]byte, len(leases))
+	for id, l := range leases {
+		if l.Mark != nil {
+			req.Marks[id] = l.Mark
+		}
+	}
 	st.call(func(ctx context.Context) {
 		rep, err := bus.KMSRelease.Do(ctx, st.svc.conn, req)
 		if err == nil {
 			st.post(func() {
-				st.leased(x, leases, rep.Lease)
+				st.leased(x, leases, rep.Words)
 				st.outcome(x, gkrp.Released{Epoch: rep.Epoch, Device: rep.Device, Confirm: rep.Confirm, Transports: rep.Transports})
 			})
 			return
@@ -104,9 +109,9 @@ func (st *stream) release(x *gkrp.Session, fx gkrp.Release) {
 }
 
 // leased keeps the leases that a release is good for.
-func (st *stream) leased(x *gkrp.Session, leases map[gk.TransportID]bus.Lease, length time.Duration) {
+func (st *stream) leased(x *gkrp.Session, leases map[gk.TransportID]bus.Lease, words map[gk.TransportID][]byte) {
 	for id, l := range leases {
-		l.For = length
+		l.Word = words[id]
 		st.of(x).leases[id] = l
 	}
 }

@@ -171,6 +171,10 @@ func newFakeKMS(t *testing.T, conn bus.Conn) *fakeKMS {
 			c := confirmOf(r.Stream, r.Session, r.Epoch)
 			rep.Device, rep.Confirm = fmt.Appendf(nil, "sealed %d", r.Epoch), c[:]
 		}
+		rep.Words = map[gk.TransportID][]byte{}
+		for id := range r.Marks {
+			rep.Words[id] = []byte(k.lease.String())
+		}
 		for _, tr := range r.Transports {
 			rep.Transports[tr.Transport] = fmt.Appendf(nil, "sealed %d for %s", r.Epoch, tr.Key)
 		}
@@ -188,6 +192,9 @@ func newFakeKMS(t *testing.T, conn bus.Conn) *fakeKMS {
 			return bus.StandingReply{}, bus.Refuse(bus.CodeUnavailable, "no answer")
 		}
 		rep := bus.StandingReply{Codes: make([]bus.Code, len(r.Sessions)), Lease: k.lease}
+		if r.Mark != nil {
+			rep.Word = []byte(k.lease.String())
+		}
 		for i, x := range r.Sessions {
 			switch {
 			case k.devices[x.Device].Revoked:
@@ -333,7 +340,11 @@ func (f *fakeTransport) take(l bus.Lease) {
 	if !l.Started.Equal(f.started) || from.After(f.w.kms.asked) {
 		f.w.t.Errorf("lease from %v of start %v: asked at %v, started %v", from, l.Started, f.w.kms.asked, f.started)
 	}
-	if end := from.Add(l.For); end.After(f.lease) {
+	length, err := time.ParseDuration(string(l.Word))
+	if err != nil || string(l.Mark) != f.key {
+		f.w.t.Errorf("lease with the word %q for the mark %q: %v", l.Word, l.Mark, err)
+	}
+	if end := from.Add(length); end.After(f.lease) {
 		f.lease = end
 	}
 }
@@ -347,7 +358,7 @@ func (f *fakeTransport) restart() {
 
 func (f *fakeTransport) announce() {
 	f.mu.Lock()
-	a := bus.TransportAnnouncement{TransportReceiver: bus.TransportReceiver{Transport: f.id, Key: []byte(f.key)}, Address: "127.0.0.1:7004", Started: f.started, Beat: time.Since(f.started)}
+	a := bus.TransportAnnouncement{Mark: []byte(f.key), TransportReceiver: bus.TransportReceiver{Transport: f.id, Key: []byte(f.key)}, Address: "127.0.0.1:7004", Started: f.started, Beat: time.Since(f.started)}
 	off := f.off
 	f.mu.Unlock()
 	if off {

@@ -120,6 +120,7 @@ func (s *Service) arm(_ context.Context, req bus.ArmRequest) (bus.Empty, error) 
 		open.Hint(req.Near)
 	}
 	now := s.cfg.Host.Now()
+	lease, badLease := s.grantedBy(now, req.Lease)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ses, err := s.obeySession(req.Stream, req.Session, req.Term)
@@ -127,7 +128,10 @@ func (s *Service) arm(_ context.Context, req bus.ArmRequest) (bus.Empty, error) 
 		open.Wipe()
 		return bus.Empty{}, err
 	}
-	end, err := s.leaseEnd(now, ses.stream, req.Lease)
+	var end time.Time
+	if err = badLease; err == nil {
+		end, err = lease.leaseEnd(ses)
+	}
 	if err != nil {
 		open.Wipe()
 		return bus.Empty{}, bus.Refuse(bus.CodeConflict, "stream %s, epoch %d: %v", req.Stream, req.Epoch, err)

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net/http"
@@ -25,7 +26,7 @@ type leased struct {
 	index gk.Index
 }
 
-func newLeased(t *testing.T, first bus.Lease) *leased {
+func newLeased(t *testing.T, first time.Duration) *leased {
 	t.Helper()
 	memory := bus.NewMemory()
 	t.Cleanup(memory.Close)
@@ -50,7 +51,7 @@ func newLeased(t *testing.T, first bus.Lease) *leased {
 	l := &leased{world: w, d: d}
 	l.session = gk.SessionID{1}
 	l.assign(mp2t)
-	if err := l.armOn(1, first); err != nil {
+	if err := l.armOn(1, l.lease(first)); err != nil {
 		t.Fatal(err)
 	}
 	l.seal = w.sealer(1)
@@ -60,10 +61,7 @@ func newLeased(t *testing.T, first bus.Lease) *leased {
 
 func (l *leased) armOn(e gk.Epoch, lease bus.Lease) error {
 	req := l.armRequest(e)
-	req.Lease = lease
-	if lease.Started.IsZero() {
-		req.Lease.Started = l.here.Started
-	}
+	req.Lease, req.Term = lease, max(1, l.svc.streams[testStream].term)
 	_, err := bus.TransportArm.Do(context.Background(), l.conn, string(l.here.Transport), req)
 	return err
 }
@@ -93,7 +91,7 @@ func (l *leased) disarmOn(term uint64) error {
 
 func TestKeysServeOnALease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLeased(t, bus.Lease{For: 10 * time.Second})
+		l := newLeased(t, 10*time.Second)
 		for i := range 10 {
 			if !l.second() {
 				t.Errorf("packet %d was not delivered within the lease", i)
@@ -114,7 +112,7 @@ func TestKeysServeOnALease(t *testing.T) {
 		// A renewal that took 9 s of its 10 on the way gives one.
 		beat := l.svc.announcement().Beat
 		time.Sleep(9 * time.Second)
-		if err := l.renewOn(bus.Lease{Started: l.here.Started, Beat: beat, For: 10 * time.Second}, 1); err != nil {
+		if err := l.renewOn(l.leaseFrom(beat, 10*time.Second), 1); err != nil {
 			t.Fatal(err)
 		}
 		if !l.second() || l.second() {
@@ -124,29 +122,63 @@ func TestKeysServeOnALease(t *testing.T) {
 			t.Errorf("told %d times that the lease was renewed", n)
 		}
 		// One from before the end of the last changes nothing.
-		if err := l.renewOn(bus.Lease{Started: l.here.Started, Beat: beat, For: 10 * time.Second}, 1); err != nil || l.second() {
+		if err := l.renewOn(l.leaseFrom(beat, 10*time.Second), 1); err != nil || l.second() {
 			t.Errorf("an old renewal was taken up: %v", err)
 		}
-		now := l.svc.announcement()
-		fresh := bus.Lease{Started: now.Started, Beat: now.Beat, For: 10 * time.Second}
-		if err := l.renewOn(fresh, 7); err != nil || !l.second() {
+		if err := l.renewOn(l.lease(10*time.Second), 7); err != nil || !l.second() {
 			t.Errorf("a fresh renewal: %v", err)
 		}
 		// Whoever was replaced in command renews nothing any more.
 		time.Sleep(20 * time.Second)
-		fresh.Beat = l.svc.announcement().Beat
+		fresh := l.lease(10 * time.Second)
 		if err := l.renewOn(fresh, 6); err != nil || l.second() {
 			t.Errorf("renewed under a lower term: %v", err)
 		}
+		word, err := gkrp.OpenLease(l.svc.kms, fresh.Word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, _ := signer(t)
+		with := func(f func(bare *bus.Lease, word *gkrp.Lease)) bus.Lease {
+			bare, changed := fresh, *word
+			f(&bare, &changed)
+			return l.worded(l.kms, bare, changed)
+		}
+		longer := fresh
+		longer.Beat += 5 * time.Second
+		longer.Mark = bytes.Clone(fresh.Mark)
 		for name, bad := range map[string]bus.Lease{
-			"of another start": {Started: now.Started.Add(time.Nanosecond), Beat: fresh.Beat, For: time.Minute},
-			"of no start":      {Beat: fresh.Beat, For: time.Minute},
-			"to come":          {Started: now.Started, Beat: fresh.Beat + time.Hour, For: time.Minute},
-			"without end":      {Started: now.Started, Beat: fresh.Beat, For: maxLease + 1},
+			"of another start":           with(func(b *bus.Lease, _ *gkrp.Lease) { b.Started = b.Started.Add(time.Nanosecond) }),
+			"of no start":                with(func(b *bus.Lease, _ *gkrp.Lease) { b.Started = time.Time{} }),
+			"to come":                    l.leaseFrom(fresh.Beat+time.Hour, time.Minute),
+			"without end":                l.leaseFrom(fresh.Beat, maxLease+time.Second),
+			"that is nobody's word":      func() bus.Lease { b := fresh; b.Word = nil; return b }(),
+			"that is another's word":     l.worded(other, fresh, *word),
+			"with a beat that was moved": longer,
+			"with a mark that was made up": with(func(b *bus.Lease, w *gkrp.Lease) {
+				b.Mark = make([]byte, 32)
+				w.Mark = b.Mark
+			}),
+			"with an older word for a newer beat": func() bus.Lease {
+				old := l.leaseFrom(fresh.Beat-20*time.Second, time.Minute)
+				b := fresh
+				b.Word = old.Word
+				return b
+			}(),
+			"of another transport": with(func(_ *bus.Lease, w *gkrp.Lease) { w.Transport = "transport-2" }),
+			"for another session": with(func(_ *bus.Lease, w *gkrp.Lease) {
+				w.Sessions = []gkrp.LeaseSession{{Stream: testStream, Session: gk.SessionID{9}}}
+			}),
 		} {
 			if err := l.renewOn(bad, 7); bus.CodeOf(err) != bus.CodeConflict || l.second() {
 				t.Errorf("a lease %s: %v", name, err)
 			}
+			if err := l.armOn(2, bad); bus.CodeOf(err) != bus.CodeConflict {
+				t.Errorf("armed on a lease %s: %v", name, err)
+			}
+		}
+		if err := l.renewOn(fresh, 7); err != nil {
+			t.Error(err)
 		}
 	})
 }
@@ -154,7 +186,7 @@ func TestKeysServeOnALease(t *testing.T) {
 // What waits behind a gap when the lease ends is not delivered afterwards.
 func TestNothingHeldOutlivesTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLeased(t, bus.Lease{For: 10 * time.Second})
+		l := newLeased(t, 10*time.Second)
 		l.second()
 		time.Sleep(9*time.Second - 10*time.Millisecond)
 		l.index += 2 // a gap
@@ -170,7 +202,7 @@ func TestNothingHeldOutlivesTheLease(t *testing.T) {
 
 func TestDisarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLeased(t, bus.Lease{For: time.Minute})
+		l := newLeased(t, time.Minute)
 		if !l.second() {
 			t.Fatal("nothing is delivered")
 		}
@@ -193,7 +225,7 @@ func TestDisarm(t *testing.T) {
 		}
 		// Orders that were on their way bring nothing back.
 		l.assign(mp2t)
-		err := l.armOn(1, bus.Lease{Beat: stale.Beat, For: time.Minute})
+		err := l.armOn(1, l.leaseFrom(stale.Beat, time.Minute))
 		if bus.CodeOf(err) != bus.CodeConflict || !strings.Contains(err.Error(), "disarmed") {
 			t.Errorf("armed on a lease from before: %v", err)
 		}
@@ -201,7 +233,7 @@ func TestDisarm(t *testing.T) {
 			t.Error("delivered after disarming")
 		}
 		// What was asked for since counts.
-		if err := l.armOn(2, bus.Lease{Beat: l.svc.announcement().Beat, For: time.Minute}); err != nil {
+		if err := l.armOn(2, l.lease(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		l.seal = l.sealer(2)

@@ -5,6 +5,7 @@ package transport
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -103,6 +104,7 @@ type Service struct {
 	sock     *media.UDPSocket
 	receiver keyring.Receiver
 	here     bus.TransportAnnouncement
+	secret   [32]byte // makes the marks of beats
 	notices  chan func()
 
 	mu        sync.Mutex
@@ -168,6 +170,9 @@ func newService(cfg Config, conn bus.Conn, id Identity, log *slog.Logger) (*Serv
 		notices: make(chan func(), maxNotices),
 		streams: map[gk.StreamID]*stream{},
 		routes:  map[uint32]*session{},
+	}
+	if _, err := rand.Read(s.secret[:]); err != nil {
+		return nil, err
 	}
 	s.here = bus.TransportAnnouncement{
 		TransportReceiver: bus.TransportReceiver{Transport: cfg.ID, Key: signed, Certificate: id.Certificate},

@@ -206,7 +206,26 @@ func (w *world) armRequest(e gk.Epoch) bus.ArmRequest {
 // lease is one that counts from now.
 func (w *world) lease(d time.Duration) bus.Lease {
 	a := w.svc.announcement()
-	return bus.Lease{Started: a.Started, Beat: a.Beat, For: d}
+	return w.leaseFrom(a.Beat, d)
+}
+
+// leaseFrom is a lease of the session that counts from a beat.
+func (w *world) leaseFrom(beat, d time.Duration) bus.Lease {
+	w.t.Helper()
+	l := bus.Lease{Started: w.here.Started, Beat: beat, Mark: w.svc.mark(beat)}
+	return w.worded(w.kms, l, gkrp.Lease{
+		Transport: w.here.Transport, Mark: l.Mark, ForMs: uint32(d.Milliseconds()), Sessions: []gkrp.LeaseSession{{Stream: testStream, Session: w.session}},
+	})
+}
+
+// worded puts somebody's word into a lease.
+func (w *world) worded(by gkrp.Signer, l bus.Lease, word gkrp.Lease) bus.Lease {
+	w.t.Helper()
+	var err error
+	if l.Word, err = gkrp.SignLease(by, []byte("kms"), &word); err != nil {
+		w.t.Fatal(err)
+	}
+	return l
 }
 
 func (w *world) arm(e gk.Epoch) {
