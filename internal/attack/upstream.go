@@ -65,12 +65,14 @@ type Upstream struct {
 	clock   int64  // program clock less RTP timestamp, of the source, in ticks
 	ahead   uint32 // added to RTP timestamps
 	last    uint32 // RTP timestamp of the last unit
+	each    uint32 // from the one before to it
 	at      time.Time
 	touched bool // counters and clocks are no longer the source's
 	begin   uint32
 	debt    float64
 	count   int
 	dice    *rand.ChaCha8
+	held    *taped  // the last unit read: its packets' times end where the next begins
 	pending []taped // packets that do not fill a unit yet
 	packets []taped
 	bytes   []byte
@@ -145,6 +147,7 @@ func (u *Upstream) Read(ctx context.Context, b *device.Batch) error {
 	if u.showing {
 		from = u.alien
 	}
+	u.bytes = u.bytes[:0]
 	for b.Units, b.Break = b.Units[:0], ""; len(b.Units) == 0; {
 		if err := from.Read(ctx, &u.in); err != nil {
 			return err
@@ -155,7 +158,7 @@ func (u *Upstream) Read(ctx context.Context, b *device.Batch) error {
 			b.Break = u.in.Break
 		}
 		if seam {
-			u.join()
+			u.join(b)
 			seam = false
 		}
 		u.take(active)
@@ -178,7 +181,7 @@ func (u *Upstream) watch(b *device.Batch) {
 		for len(u.tape) > 0 && x.Timestamp-u.tape[0].time > tapeLength {
 			u.tape = u.tape[1:]
 		}
-		u.last = x.Timestamp
+		u.last, u.each = x.Timestamp, min(x.Timestamp-u.last, ticksPerSecond)
 	}
 	u.at = time.Now()
 }
@@ -234,9 +237,12 @@ func (u *Upstream) reel() []byte {
 }
 
 // join makes what was just read go on where the last unit ended.
-func (u *Upstream) join() {
+func (u *Upstream) join(b *device.Batch) {
 	first := u.in.Units[0]
-	u.ahead = u.last + uint32(time.Since(u.at)*9/100_000) - first.Timestamp
+	next := u.last + max(uint32(time.Since(u.at)*9/100_000), u.each)
+	u.release(next, false) // under the clock that it was read by
+	u.fill(b)
+	u.ahead = next - first.Timestamp
 	clock := u.clock
 	if u.showing {
 	search:
@@ -252,22 +258,16 @@ func (u *Upstream) join() {
 	u.splice.shift = uint64(u.clock-clock+int64(int32(u.ahead))) & stampMask
 }
 
-// take makes packets of what was read, and adds the attacker's.
+// take makes packets of what was read, and adds the attacker's. A unit waits for the
+// next one, which tells how much time its packets have.
 func (u *Upstream) take(active bool) {
-	u.packets, u.bytes = u.packets[:0], u.bytes[:0]
 	for _, x := range u.in.Units {
 		t := x.Timestamp + u.ahead
-		u.last, u.at = t, time.Now()
-		for i := 0; i+media.TSPacketSize <= len(x.Payload); i += media.TSPacketSize {
-			p := bytes.Clone(x.Payload[i : i+media.TSPacketSize])
-			u.splice.rewrite(p)
-			u.packets = append(u.packets, taped{p, t})
-			if active {
-				u.add(t)
-			}
-		}
+		u.release(t, active)
+		u.held = &taped{bytes.Clone(x.Payload), t}
+		u.last, u.each, u.at = t, min(t-u.last, ticksPerSecond), time.Now()
 	}
-	if active {
+	if active && len(u.packets) > 0 {
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		if u.stats.Sent == 0 {
@@ -275,6 +275,28 @@ func (u *Upstream) take(active bool) {
 		}
 		u.stats.Sent += uint64(len(u.in.Units))
 	}
+}
+
+// release gives the packets of the unit held their times, up to the next unit's.
+func (u *Upstream) release(next uint32, active bool) {
+	if u.held == nil {
+		return
+	}
+	from := len(u.packets)
+	for b := u.held.ts; len(b) >= media.TSPacketSize; b = b[media.TSPacketSize:] {
+		p := b[:media.TSPacketSize]
+		u.splice.rewrite(p)
+		u.packets = append(u.packets, taped{p, u.held.time})
+		if active {
+			u.add(u.held.time)
+		}
+	}
+	n := uint32(len(u.packets) - from)
+	long := min(next-u.held.time, ticksPerSecond)
+	for i := range n {
+		u.packets[from+int(i)].time += uint32(uint64(long) * uint64(i) / uint64(n))
+	}
+	u.held = nil
 }
 
 // add puts the attacker's packets behind one of the source's.
@@ -315,6 +337,7 @@ func (u *Upstream) fill(b *device.Batch) {
 		all = all[media.TSPerRTP:]
 	}
 	u.pending = append([]taped(nil), all...)
+	u.packets = u.packets[:0]
 }
 
 // Close implements [device.Source].

@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -51,7 +52,9 @@ func shoot(ctx context.Context, cfg Config, k kind, place, dir string, say func(
 	tempo := cfg.Tempo.withDefaults()
 	other := k.name == "swap"
 	switch {
-	case (frozen || other || encode && cfg.Input == "") && !haveEncoder():
+	case k.name == "drift" && cfg.Footage == FootageClip:
+		return f, errors.New("attack drift: the clip's rate goes up and down by itself, which hides it: leave --footage out")
+	case (frozen || other || (encode || k.name == "drift") && cfg.Input == "") && !haveEncoder():
 		return f, fmt.Errorf("attack %s from %s: needs ffmpeg, to play the encoder: apt install ffmpeg", k.name, place)
 	case frozen && cfg.Input != "":
 		return f, fmt.Errorf("attack freeze: what is encoded already cannot be made to stand still: leave --input out")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -352,16 +353,21 @@ func (s *story) onset() (at time.Time) {
 	return at
 }
 
-// due finds the first alert of the attack. The caller holds mu.
-func (s *story) due() *alertNews {
+// due finds the attack's alert: the first of a class that is promised, or else the
+// first that may be. The caller holds mu.
+func (s *story) due() (first *alertNews) {
 	onset := s.onset()
 	for i := range s.alerts {
 		a := &s.alerts[i]
-		if !onset.IsZero() && !a.at.Before(onset) && s.kind.allowed(s.place, bus.Class(a.class)) {
+		switch {
+		case onset.IsZero() || a.at.Before(onset):
+		case slices.Contains(s.kind.classes[s.place], bus.Class(a.class)):
 			return a
+		case first == nil && s.kind.allowed(s.place, bus.Class(a.class)):
+			first = a
 		}
 	}
-	return nil
+	return first
 }
 
 // change is the rotation that the attack caused. The caller holds mu.
@@ -381,7 +387,7 @@ func (s *story) answered() bool {
 	if len(s.kind.classes[s.place]) == 0 {
 		return false // nothing is: the whole time is waited for what should not be
 	}
-	if s.due() == nil {
+	if a := s.due(); a == nil || !slices.Contains(s.kind.classes[s.place], bus.Class(a.class)) {
 		return false
 	}
 	if !s.kind.rotates[s.place] {

@@ -62,6 +62,11 @@ func TestVerdict(t *testing.T) {
 			s.service(alarm("noise", o.Add(time.Second)))
 			rotate(s, o.Add(2*time.Second))
 		}, "class noise", 0},
+		{"the path speaks first", "swap", Input, func(s *story, o time.Time) {
+			s.service(alarm("path", o.Add(time.Second/2)))
+			s.service(alarm("source", o.Add(time.Second)))
+			rotate(s, o.Add(2*time.Second))
+		}, "", 0},
 		{"an alarm before", "swap", Input, func(s *story, o time.Time) {
 			s.service(alarm("source", o.Add(-time.Second)))
 			s.service(alarm("source", o.Add(time.Second)))
