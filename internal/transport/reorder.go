@@ -38,7 +38,7 @@ const (
 type reorder struct {
 	latency  time.Duration
 	anchored bool
-	back     bool     // a cut took delivery back, and the beginning is not told yet
+	back     gk.Epoch // a cut took delivery back to it, and its beginning is not told yet; 0: none
 	next     gk.Index // the index to deliver next, once anchored
 	epoch    gk.Epoch // of the packet before next
 	held     []heldUnit
@@ -114,7 +114,7 @@ func (r *reorder) skip(now time.Time) {
 	if r.anchored && r.held[0].index > r.next {
 		r.gaps.add(now, r.next, r.held[0].index)
 	}
-	r.anchored, r.back, r.next = true, false, r.held[0].index
+	r.anchored, r.back, r.next = true, 0, r.held[0].index
 }
 
 // begin tells where the session begins. What lies below is not waited for.
@@ -128,7 +128,8 @@ func (r *reorder) begin(first gk.Index) {
 // lowest index seen. What older epochs hold at or past it is dropped; and where
 // they were delivered past it, delivery goes back to first: whoever leapt ahead
 // under an old key does not silence the new one. Back there packets wait until it
-// is told where the epoch begins, at most as long as behind a gap.
+// is told where that epoch begins, at most as long as behind a gap: where a later
+// one begins says nothing of it.
 func (r *reorder) cut(e gk.Epoch, first gk.Index, told bool, free func([]byte)) {
 	for i := len(r.held) - 1; i >= 0 && r.held[i].index >= first; i-- {
 		if r.held[i].epoch < e {
@@ -137,11 +138,11 @@ func (r *reorder) cut(e gk.Epoch, first gk.Index, told bool, free func([]byte)) 
 		}
 	}
 	if r.anchored && r.next > first && r.epoch < e {
-		r.next, r.anchored, r.back = first, false, true
+		r.next, r.anchored, r.back = first, false, e
 		r.gaps.void(first)
 	}
-	if r.back && told {
-		r.next, r.anchored, r.back = first, true, false
+	if r.back == e && told {
+		r.next, r.anchored, r.back = first, true, 0
 	}
 }
 

@@ -132,6 +132,43 @@ func TestReorderCutUntold(t *testing.T) {
 	}
 }
 
+// Where delivery went back to an epoch whose beginning was never told, the beginning
+// of a later one does not stand for it: the packets that wait are delivered.
+func TestReorderCutUntoldThenLaterTold(t *testing.T) {
+	now := time.Unix(1000, 0)
+	r := reorder{latency: time.Second}
+	r.begin(100)
+	var got []gk.Index
+	deliver := reorderTo(&got)
+	offer := func(e gk.Epoch, i gk.Index) placement {
+		u := unit{index: i, epoch: e}
+		p := r.offer(now, u, bytes.Clone)
+		if p == placeNow {
+			deliver(u)
+			r.pop(deliver)
+		}
+		return p
+	}
+	drop := func([]byte) {}
+	offer(1, 100)
+	offer(1, 5000) // a thief leaps
+	r.giveUp(now.Add(time.Second), deliver)
+	r.cut(2, 102, false, drop)
+	offer(2, 102)
+	offer(2, 103)
+	r.cut(3, 105, true, drop)
+	r.pop(deliver)
+	if p := offer(2, 101); p != placeHold {
+		t.Errorf("a packet of the epoch that is waited for: placement %d", p)
+	}
+	r.giveUp(now.Add(time.Second), deliver)
+	offer(2, 104)
+	offer(3, 105)
+	if want := "[100 5000 101 102 103 104 105]"; fmt.Sprint(got) != want || len(r.held) != 0 {
+		t.Errorf("delivered %v, want %v; %d held", got, want, len(r.held))
+	}
+}
+
 // TestReorderProperty sends every index once through bounded disorder and loss:
 // all that arrives in time is delivered, in order, once.
 func TestReorderProperty(t *testing.T) {
