@@ -193,3 +193,34 @@ func FuzzAnnouncements(f *testing.F) {
 		_ = decMode.Unmarshal(data, &a)
 	})
 }
+
+// TestRequestEndsWithItsConnection: nobody waits for an answer that cannot come.
+func TestRequestEndsWithItsConnection(t *testing.T) {
+	s, err := server.NewServer(&server.Options{DontListen: true, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server did not start")
+	}
+	nc, err := nats.Connect("", nats.InProcessServer(s), nats.MaxReconnects(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	asked := make(chan struct{}, 1)
+	if _, err := nc.Subscribe("silent", func(*nats.Msg) { asked <- struct{}{} }); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := NewNATS(nc).Request(t.Context(), "silent", nil) // a context without an end
+		ended <- err
+	}()
+	<-asked
+	s.Shutdown()
+	if err := <-ended; !errors.Is(err, errCut) {
+		t.Errorf("ended with %v, want errCut", err)
+	}
+}

@@ -30,11 +30,27 @@ func (n *NATS) Subscribe(subject string, handle func(string, []byte)) (Subscript
 	return natsSub{s}, nil
 }
 
-// Request implements [Conn].
+// errCut means that an answer cannot come any more; the question can be repeated.
+var errCut = errors.New("bus: the connection was lost before the answer")
+
+// Request implements [Conn]. It does not wait for an answer to a connection that
+// is no more: whoever asks can ask again over the next.
 func (n *NATS) Request(ctx context.Context, subject string, data []byte) ([]byte, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	lost := n.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+	defer n.nc.RemoveStatusListener(lost)
+	go func() {
+		if _, ok := <-lost; ok {
+			cancel(errCut)
+		}
+	}()
 	m, err := n.nc.RequestWithContext(ctx, subject, data)
 	if errors.Is(err, nats.ErrNoResponders) {
 		return nil, ErrNoResponder
+	}
+	if errors.Is(context.Cause(ctx), errCut) && err != nil {
+		return nil, errCut
 	}
 	if err != nil {
 		return nil, err

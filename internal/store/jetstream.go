@@ -17,6 +17,7 @@ import (
 const (
 	openTimeout = 20 * time.Second // as long as a cluster may be without a leader
 	openTry     = 3 * time.Second  // what is asked without one is never answered
+	answerIn    = 3 * time.Second  // so that the caller can ask again when there is one
 	markerTTL   = 24 * time.Hour   // how long a watcher may be away and still learn of an Erase
 	maxHistory  = 64               // the limit of a JetStream KV bucket
 	listAtOnce  = 16
@@ -102,6 +103,8 @@ func (s *jetStream) Get(ctx context.Context, key string) (Entry, error) {
 	if err := checkKey(key); err != nil {
 		return Entry{}, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
 	e, err := s.kv.Get(ctx, key)
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound), errors.Is(err, jetstream.ErrKeyDeleted):
@@ -116,6 +119,8 @@ func (s *jetStream) Create(ctx context.Context, key string, value []byte) (uint6
 	if err := checkKey(key); err != nil {
 		return 0, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
 	rev, err := s.kv.Create(ctx, key, value)
 	switch {
 	case errors.Is(err, jetstream.ErrKeyExists), conflict(err):
@@ -130,6 +135,8 @@ func (s *jetStream) Update(ctx context.Context, key string, value []byte, rev ui
 	if err := checkKey(key); err != nil {
 		return 0, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
 	rev, err := s.kv.Update(ctx, key, value, rev)
 	switch {
 	case conflict(err):
@@ -144,6 +151,8 @@ func (s *jetStream) Put(ctx context.Context, key string, value []byte) (uint64, 
 	if err := checkKey(key); err != nil {
 		return 0, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
 	rev, err := s.kv.Put(ctx, key, value)
 	if err != nil {
 		return 0, failed("put", key, err)
@@ -201,7 +210,7 @@ type revision struct {
 func (s *jetStream) revisions(ctx context.Context, key string) ([]revision, error) {
 	var revs []revision
 	for next := uint64(1); ; {
-		m, err := s.stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(s.subjects+key))
+		m, err := s.message(ctx, next, jetstream.WithGetMsgSubject(s.subjects+key))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return revs, nil
 		}
@@ -213,14 +222,22 @@ func (s *jetStream) revisions(ctx context.Context, key string) ([]revision, erro
 	}
 }
 
+func (s *jetStream) message(ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
+	return s.stream.GetMsg(ctx, seq, opts...)
+}
+
 func (s *jetStream) overwrite(ctx context.Context, key string, revs []revision) error {
 	for _, r := range revs {
-		err := s.stream.SecureDeleteMsg(ctx, r.seq)
+		one, cancel := context.WithTimeout(ctx, answerIn)
+		err := s.stream.SecureDeleteMsg(one, r.seq)
+		cancel()
 		if err == nil {
 			continue
 		}
 		// Somebody else may have overwritten it meanwhile.
-		if _, gone := s.stream.GetMsg(ctx, r.seq); !errors.Is(gone, jetstream.ErrMsgNotFound) {
+		if _, gone := s.message(ctx, r.seq); !errors.Is(gone, jetstream.ErrMsgNotFound) {
 			return failed("erase", key, err)
 		}
 	}
@@ -230,6 +247,8 @@ func (s *jetStream) overwrite(ctx context.Context, key string, revs []revision) 
 func (s *jetStream) mark(ctx context.Context, key string, rev uint64) error {
 	m := nats.NewMsg(s.subjects + key)
 	m.Header.Set(opHeader, opDelete)
+	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
 	_, err := s.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(rev), jetstream.WithMsgTTL(markerTTL))
 	return err
 }
@@ -280,7 +299,9 @@ func (s *jetStream) List(ctx context.Context, prefix string) ([]Entry, error) {
 func (s *jetStream) keys(ctx context.Context, prefix string) ([]string, error) {
 	var keys []string
 	for _, filter := range filters(prefix) {
-		info, err := s.stream.Info(ctx, jetstream.WithSubjectFilter(s.subjects+filter))
+		one, cancel := context.WithTimeout(ctx, answerIn)
+		info, err := s.stream.Info(one, jetstream.WithSubjectFilter(s.subjects+filter))
+		cancel()
 		if err != nil {
 			return nil, err
 		}

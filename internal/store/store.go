@@ -29,7 +29,9 @@ type Entry struct {
 }
 
 // KV is a key-value store with compare-and-set. All methods are safe for
-// concurrent use. Reads follow writes that were acknowledged before.
+// concurrent use. Reads follow writes that were acknowledged before. A store that
+// does not answer makes an error after some seconds, whatever ctx allows: what is
+// asked of a cluster without a leader is never answered.
 type KV interface {
 	// Get reads the newest value; ErrNotFound if there is none.
 	Get(ctx context.Context, key string) (Entry, error)
