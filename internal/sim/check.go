@@ -99,11 +99,20 @@ type sessionFacts struct {
 	epochs []gk.Epoch    // installed, in order
 }
 
-// taken is where a thief's packet was delivered.
-type taken struct {
+// spot is an index of a stream at a transport.
+type spot struct {
 	by     gk.TransportID
 	stream gk.StreamID
 	index  gk.Index
+}
+
+// arrival is a packet that reached a transport.
+type arrival struct {
+	t     *transportRole
+	run   int
+	place place
+	index gk.Index
+	at    time.Duration
 }
 
 // checker watches a run from above. What it knows, it has seen happen, and not
@@ -116,7 +125,10 @@ type checker struct {
 	streams   map[gk.StreamID]*streamFacts
 	raised    map[*encoder]gk.Epoch
 	restored  bool
-	taken     map[taken]gk.Epoch            // under which
+	taken     map[spot]gk.Epoch             // where a thief's packet was delivered, and under which
+	within    map[spot]place                // packets that transports took and have not handed on
+	due       []arrival                     // when they were taken
+	lapsed    map[gk.TransportID]bool       // that once let a lease run out
 	jumped    map[gk.StreamID]time.Duration // when the device last left indices out
 
 	rotations, packets, delivered, sessionCount uint64
@@ -127,7 +139,7 @@ type checker struct {
 func newChecker(w *world) *checker {
 	return &checker{
 		world: w, keys: map[place]*keyFacts{}, prints: map[fingerprint]place{}, receivers: map[string]string{},
-		streams: map[gk.StreamID]*streamFacts{}, raised: map[*encoder]gk.Epoch{}, jumped: map[gk.StreamID]time.Duration{}, taken: map[taken]gk.Epoch{}, byReason: map[gk.Reason]uint64{},
+		streams: map[gk.StreamID]*streamFacts{}, raised: map[*encoder]gk.Epoch{}, jumped: map[gk.StreamID]time.Duration{}, taken: map[spot]gk.Epoch{}, within: map[spot]place{}, lapsed: map[gk.TransportID]bool{}, byReason: map[gk.Reason]uint64{},
 	}
 }
 
@@ -336,6 +348,7 @@ func (w *world) land(t *transportRole, d datagram) {
 	if t.p.dead {
 		return
 	}
+	w.check.landing(t, d)
 	cause := t.svc.Judge(t.p.Now(), d.bytes)
 	if k := w.check.keys[d.place]; w.opt.Trace != nil && (cause != "" || d.kind != fromDevice || k != nil && d.index < k.first+4) {
 		w.trace("%s: %c index %d of %s: %q", t.id, d.kind, d.index, d.place, cause)
@@ -346,6 +359,7 @@ func (w *world) land(t *transportRole, d datagram) {
 // How old a packet has to be that a transport may give up, or whose key it may have
 // destroyed. Its clock may be a little fast.
 var (
+	outAfter   = transport.Defaults().Latency + 50*time.Millisecond
 	lateAfter  = transport.Defaults().Latency - time.Millisecond
 	staleAfter = lateAfter + transport.Defaults().RoundTrip
 )
@@ -359,6 +373,9 @@ func (c *checker) landed(t *transportRole, d datagram, cause string) {
 	if cause == "" {
 		c.begins(t, d.place, d.index)
 		return
+	}
+	if !d.again {
+		delete(c.within, spot{t.id, d.place.stream, d.index})
 	}
 	if c.broken(breakReplay) && cause == "duplicate" && !k.stolen {
 		p := d.place
@@ -383,6 +400,39 @@ func (c *checker) landed(t *transportRole, d datagram, cause string) {
 	}
 }
 
+// landing: a packet of a device reaches a transport. Unless it is left out, it has
+// to come out again.
+func (c *checker) landing(t *transportRole, d datagram) {
+	c.overdue()
+	if d.kind == fromDevice && !d.again && !c.ofClone(d.place) {
+		c.within[spot{t.id, d.place.stream, d.index}] = d.place
+		c.due = append(c.due, arrival{t, t.run, d.place, d.index, c.engine.now})
+	}
+}
+
+// overdue looks for packets that were taken and did not come out in time.
+func (c *checker) overdue() {
+	n := 0
+	for n < len(c.due) && c.due[n].at+outAfter < c.engine.now {
+		a := c.due[n]
+		n++
+		s := spot{a.t.id, a.place.stream, a.index}
+		if c.within[s] != a.place {
+			continue
+		}
+		delete(c.within, s)
+		k := c.keys[a.place]
+		switch {
+		case a.run != a.t.run || a.t.p.dead || k == nil || k.stolen:
+		case c.ended(a.place) || c.restored && k.print != k.used:
+		case c.lapsed[a.t.id] && c.troubled(20*time.Second):
+		default:
+			c.violate(InvDecrypt, "%s: index %d is taken by %s and does not come out", a.place, a.index, a.t.id)
+		}
+	}
+	c.due = c.due[n:]
+}
+
 // displaced reports whether a thief's packet under an earlier epoch was delivered at
 // the very index of a packet. Before first is known nothing tells the two apart: the
 // thief's is next in order and goes out, and so does the device's next packet if it
@@ -390,7 +440,7 @@ func (c *checker) landed(t *transportRole, d datagram, cause string) {
 // back, and what comes then is late. It is one packet for each that the thief had
 // delivered, and from first on he has none ([InvThief]).
 func (c *checker) displaced(t *transportRole, d datagram) bool {
-	e, ok := c.taken[taken{t.id, d.place.stream, d.index}]
+	e, ok := c.taken[spot{t.id, d.place.stream, d.index}]
 	return ok && e < d.place.epoch
 }
 
@@ -442,11 +492,12 @@ func (c *checker) tapped(t *transportRole, stream gk.StreamID, index gk.Index, p
 	}
 	switch kind {
 	case fromDevice:
+		delete(c.within, spot{t.id, stream, index})
 		if int(number)%100 >= len(c.encoders) || c.encoders[number%100].stream() != stream {
 			c.violate(InvThief, "%s delivers a packet of another stream to %s", t.id, stream)
 		}
 	case fromThief:
-		c.taken[taken{t.id, stream, index}] = epoch
+		c.taken[spot{t.id, stream, index}] = epoch
 		for id := range c.of(stream).sessions {
 			if c.keys[place{stream, id, epoch}] == nil {
 				continue
@@ -489,6 +540,8 @@ func (c *checker) event(p *process, data []byte) {
 		}
 	case gk.EventProof:
 		c.accused(e, "proof")
+	case gk.EventLeaseLapsed:
+		c.lapsed[gk.TransportID(p.name)] = true
 	case gk.EventIdentity:
 		c.identity(e)
 	case gk.EventSessionStarted:
