@@ -35,6 +35,8 @@ func repeatShare(w *feature.Window) float64 {
 const (
 	loopFloor   = 0.4
 	repeatFloor = 0.7
+	// loopSilence is from where on, in ns, a silence leaves too little of 4 s to tell.
+	loopSilence = 2e9
 	// Where rows of a picture are coded apart from each other, more comes again.
 	repeatRestarting = 0.85
 )
@@ -61,7 +63,7 @@ func (l loop) Score(v *View) Evidence {
 	if l.p.LoopMax > 0.6 { // the source repeats its sizes by itself
 		sizes = 0
 	}
-	if l.p.RepeatMax > 0.6 {
+	if l.p.RepeatMax > 0.6 || v.S4.MaxGap > loopSilence {
 		payloads = 0
 	}
 	// Where payloads can be seen, sizes that come again without them are chance, or a
