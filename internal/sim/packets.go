@@ -193,16 +193,22 @@ func (c *checker) ofClone(p place) bool {
 }
 
 // usurped reports whether a clone took the place of a device that was silent for a
-// moment: it has the identity, and then nothing holds it back.
+// moment: it has the identity, and then nothing holds it back. The transport goes
+// over with the clone's first packet, and the service with its ACK, which ends the
+// session; where the clone is gone before, the session's next rotation brings it
+// back.
 func (c *checker) usurped(p place) bool {
 	mine := c.session(p.stream, p.session)
 	for _, x := range c.of(p.stream).sessions {
-		if x.by.clone != mine.by.clone && x.alive >= mine.begun && len(x.epochs) > 0 {
+		if x.by.clone != mine.by.clone && len(x.epochs) > 0 && x.alive >= mine.begun && c.engine.now-x.alive < cloneFor {
 			return true
 		}
 	}
 	return false
 }
+
+// cloneFor is how long after its last packet a clone may still be in the way.
+const cloneFor = 5 * time.Second
 
 // overtaken reports whether another session was begun after a candidate.
 func (c *checker) overtaken(p place) bool {
