@@ -5,7 +5,7 @@ import "fmt"
 // The limits of an [Ingress].
 const (
 	MarkBytes = 4  // of one mark
-	MaxMarks  = 16 // in one summary
+	MaxMarks  = 48 // in one summary
 )
 
 // Ingress sums up what came into the device from its source since the summary
@@ -23,8 +23,9 @@ type Ingress struct {
 	Breaks  uint64 `cbor:"8,keyasint,omitempty"` // restarts and jumps of the source
 	Strange uint64 `cbor:"9,keyasint,omitempty"` // input that was no media, and left out
 	// Marks are hashes of what the encoder says of itself and repeats: parameter
-	// sets, its own signature. How they are made is the device's business; one that
-	// a session did not have before means that the encoder changed.
+	// sets, its own signature, the kinds of its units. How they are made is the
+	// device's business; one that a session did not have before means that the
+	// encoder changed.
 	Marks []byte `cbor:"10,keyasint,omitempty"`
 }
 

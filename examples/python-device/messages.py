@@ -54,7 +54,7 @@ payload = fields({1: lambda v: v in ("mp2t", "rtp"), 2: uint(7), 3: uint(32, 1),
 reject = fields({1: is_session, 2: digest, 3: text(), 4: text(), 5: array(uint(16), 1), 6: uint(32)}, {4, 5, 6})
 ingress = fields({
     1: uint(32), 2: uint(), 3: uint(), 4: uint(32), 5: uint(32), 6: uint(), 7: uint(), 8: uint(), 9: uint(),
-    10: lambda v: isinstance(v, bytes) and len(v) <= 64 and len(v) % 4 == 0,
+    10: lambda v: isinstance(v, bytes) and len(v) <= 192 and len(v) % 4 == 0,
 }, {6, 7, 8, 9, 10})
 policy = fields({1: uint(32), 2: uint(32), 3: is_bool}, {3})
 

@@ -89,6 +89,11 @@ func TestSwappedEncoderOnRealSockets(t *testing.T) {
 	if len(e.Open) != 1 || len(e.Detectors) == 0 {
 		t.Errorf("%+v", e)
 	}
+	if e.Ingress == nil || e.Ingress.Rate == 0 || e.Ingress.Says == "" {
+		t.Errorf("nothing is known of what came in at the device: %+v", e.Ingress)
+	} else {
+		t.Logf("at the device's ingress: %+v", *e.Ingress)
+	}
 	c.end()
 	if n := s.rotations(c.id); len(n) != 1 || n[0].Reason != gk.ReasonSource {
 		t.Errorf("rotations %+v", n)

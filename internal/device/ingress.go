@@ -30,6 +30,9 @@ type ingress struct {
 	before uint64 // strange at the last summary
 }
 
+// markFamilies are the words that marks are made of, those that say most first.
+var markFamilies = []feature.Family{feature.FamilyParameter, feature.FamilyUnit, feature.FamilySlice}
+
 // headerSize is of an RTP header as this agent writes them, in bytes.
 const headerSize = 12
 
@@ -91,9 +94,11 @@ func (g *ingress) take(now time.Time) *gkrp.Ingress {
 		GapMs: millis(max(time.Duration(w.MaxGap), idle)), IdleMs: millis(idle), Frames: w.Frames,
 		Missing: w.Lost, Breaks: g.breaks, Strange: strange - g.before,
 	}
-	for _, t := range w.Tokens.All() {
-		if t.Token.Family() == feature.FamilyParameter && len(out.Marks) < gkrp.MaxMarks*gkrp.MarkBytes {
-			out.Marks = binary.BigEndian.AppendUint32(out.Marks, uint32(t.Token))
+	for _, family := range markFamilies {
+		for _, t := range w.Tokens.All() {
+			if t.Token.Family() == family && len(out.Marks) < gkrp.MaxMarks*gkrp.MarkBytes {
+				out.Marks = binary.BigEndian.AppendUint32(out.Marks, uint32(t.Token))
+			}
 		}
 	}
 	g.from, g.breaks, g.before = now, 0, strange

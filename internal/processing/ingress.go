@@ -27,7 +27,7 @@ const (
 	steadyFactor  = 1.5  // rates and gaps within it of the usual are as ever
 	sameFactor    = 1.33 // as much arrives as came in
 	gapSlack      = 20   // ms by which gaps may grow in any case
-	mostMarks     = 64
+	mostMarks     = 256
 )
 
 // ingressLog is what the device of a stream said of its source. The zero value
@@ -140,13 +140,13 @@ func (g *ingressLog) says(now time.Time) string {
 	case g.changed(now) && now.Sub(g.Broke) < ingressRecent:
 		return "ingress: at the device the source restarted or jumped: it changed itself"
 	case g.changed(now):
-		return "ingress: at the device too the encoder's parameters are new: it changed itself"
+		return "ingress: at the device too the encoder says what it never said before: it changed itself"
 	case g.Usual == 0:
 		return ""
 	case g.steady(now) && g.share() > 0 && g.share() < 1/sameFactor:
-		return fmt.Sprintf("ingress: at the device the source is as ever, %s, and %.0f %% of that arrives: the rest was lost or taken out after it", rateText(g.Rate), 100*g.share())
+		return fmt.Sprintf("ingress: %.1f s ago the source was as ever at the device, %s, and %.0f %% of that arrives: the rest was lost or taken out after it", now.Sub(g.At).Seconds(), rateText(g.Rate), 100*g.share())
 	case g.steady(now):
-		return fmt.Sprintf("ingress: at the device the source is as ever, %s: what changed, changed after it", rateText(g.Rate))
+		return fmt.Sprintf("ingress: %.1f s ago the source was as ever at the device, %s: what had changed by then changed after it", now.Sub(g.At).Seconds(), rateText(g.Rate))
 	}
 	return fmt.Sprintf("ingress: at the device too the rate is another, %s after %s: it is the source's own", rateText(g.Rate), rateText(g.Usual))
 }

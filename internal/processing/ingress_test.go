@@ -23,13 +23,13 @@ func TestWhatIngressSays(t *testing.T) {
 		share float64       // of it that arrives
 		want  string        // empty: nothing
 	}{
-		{"as ever", &second, 0, 1, "as ever, 800 kb/s: what changed, changed after it"},
+		{"as ever", &second, 0, 1, "as ever at the device, 800 kb/s: what had changed by then changed after it"},
 		{"less arrives", &second, 0, 0.5, "50 % of that arrives"},
 		{"stopped", with(func(i *gkrp.Ingress) { i.Packets, i.Bytes, i.GapMs, i.IdleMs, i.Marks = 0, 0, 2500, 2500, nil }), 0, 0, "nothing has come in at the device for 2.5 s"},
 		{"a third of the rate", with(func(i *gkrp.Ingress) { i.Bytes /= 3 }), 0, 1, "267 kb/s after 800 kb/s: it is the source's own"},
 		{"restarted", with(func(i *gkrp.Ingress) { i.Breaks = 1 }), 0, 1, "restarted or jumped"},
 		{"restarted long ago", with(func(i *gkrp.Ingress) { i.Breaks = 1 }), time.Hour, 1, ""},
-		{"other parameters", with(func(i *gkrp.Ingress) { i.Marks = []byte{1, 2, 3, 4, 9, 9, 9, 9} }), 0, 1, "parameters are new"},
+		{"other parameters", with(func(i *gkrp.Ingress) { i.Marks = []byte{1, 2, 3, 4, 9, 9, 9, 9} }), 0, 1, "never said before"},
 		{"no word of late", &second, 4 * time.Second, 1, ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -110,7 +110,7 @@ func TestIngressExcusesNothing(t *testing.T) {
 		s.b.heardIngress(s.now, s.session, &second)
 	}
 	a := s.b.alerts.get(bus.ClassSource)
-	if s.rotates != 1 || a == nil || !strings.Contains(strings.Join(a.Evidence, "\n"), "ingress: at the device the source is as ever") {
+	if s.rotates != 1 || a == nil || !strings.Contains(strings.Join(a.Evidence, "\n"), "the source was as ever at the device") {
 		t.Errorf("%d rotations, %+v", s.rotates, a)
 	}
 }
