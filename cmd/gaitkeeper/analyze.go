@@ -18,10 +18,12 @@ import (
 
 // engineFlags are what analyze and eval share.
 type engineFlags struct {
-	Baseline    time.Duration      `default:"90s" help:"How long the stream is learned before it is judged."`
-	Sensitivity float64            `default:"0.5" help:"From above 0 to 1: more finds more and errs more often."`
-	Flow        string             `placeholder:"[ADDR:]PORT" help:"UDP destination of the stream, where a capture holds several."`
-	Weight      map[string]float64 `placeholder:"DETECTOR=FACTOR" help:"Factor on a detector's scores; 0 switches it off. Repeatable."`
+	Baseline    time.Duration         `default:"90s" help:"How long the stream is learned before it is judged."`
+	Sensitivity float64               `default:"0.5" help:"From above 0 to 1: more finds more and errs more often."`
+	Flow        string                `placeholder:"[ADDR:]PORT" help:"UDP destination of the stream, where a capture holds several."`
+	keep        func(*feature.Window) // sees every window, those of the baseline as well
+
+	Weight map[string]float64 `placeholder:"DETECTOR=FACTOR" help:"Factor on a detector's scores; 0 switches it off. Repeatable."`
 }
 
 type analyzeCommand struct {
@@ -172,6 +174,9 @@ func (f *engineFlags) analyse(ctx context.Context, path string, each func(window
 				return sum, err
 			}
 			meter.Roll(&w, end)
+			if f.keep != nil {
+				f.keep(&w)
+			}
 			sum.partial = sum.partial || w.Partial()
 			verdict := engine.Observe(&w)
 			if engine.Learning() {

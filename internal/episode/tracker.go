@@ -86,6 +86,16 @@ func (t *Tracker) Step(high []float64) int {
 	return best
 }
 
+// Idle reports whether a hop in which every score is below [Said] would change nothing.
+func (t *Tracker) Idle() bool {
+	for i := range t.state {
+		if t.state[i].open || t.state[i].last > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // Held reports whether evidence of a subject at its limit is no news in the hop of
 // the last Step: its episode runs, or it did not last yet.
 func (t *Tracker) Held(subject int) bool { return t.state[subject].held }

@@ -300,16 +300,10 @@ func replayed(live liveView, windows []feature.Window) *tune.Trace {
 	var levels []episode.Level
 	for i := range windows {
 		e.Observe(&windows[i])
-		levels = levels[:0]
-		for _, ev := range e.Evidence() {
-			if ev.Advisory {
-				continue
-			}
-			levels = append(levels, ev.Level)
-			if i == 0 {
-				t.Layout.Kinds, t.Layout.Path = append(t.Layout.Kinds, ev.Kind), append(t.Layout.Path, ev.Class == detect.Path)
-			}
+		if i == 0 {
+			t.Layout.Kinds, t.Layout.Path = detect.Accusing(e.Evidence())
 		}
+		levels = detect.Levels(levels[:0], e.Evidence())
 		t.Add(levels, 0)
 	}
 	return t

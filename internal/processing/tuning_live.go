@@ -20,7 +20,6 @@ import (
 type tuned struct {
 	params tune.Params  // that decide
 	next   *tune.Params // that will, as soon as no episode runs
-	known  bool         // the record was read
 
 	layout *tune.Layout
 	levels []episode.Level
@@ -123,7 +122,6 @@ func (b *behaviour) flags() (f tune.Flags) {
 func (b *behaviour) adopt(now time.Time, r *tuningRecord) {
 	t := &b.tuned
 	live := r.Guard.Live()
-	t.known = true
 	p := live.Params
 	t.next = &p
 	if w := &t.watch; w.revision != live.Revision {
@@ -162,19 +160,9 @@ func (b *behaviour) retune() {
 func (b *behaviour) keepScores(now time.Time, w *feature.Window, planned bool) {
 	t := &b.tuned
 	b.retune()
-	t.levels = t.levels[:0]
-	var kinds []string
-	var path []bool
-	for _, e := range b.judge.Evidence() {
-		if e.Advisory {
-			continue
-		}
-		t.levels = append(t.levels, e.Level)
-		if t.layout == nil {
-			kinds, path = append(kinds, e.Kind), append(path, e.Class == detect.Path)
-		}
-	}
+	t.levels = detect.Levels(t.levels[:0], b.judge.Evidence())
 	if t.layout == nil {
+		kinds, path := detect.Accusing(b.judge.Evidence())
 		t.layout = &tune.Layout{Kinds: kinds, Path: path}
 	}
 	open := b.alerts.get(bus.ClassSource) != nil

@@ -181,6 +181,9 @@ func Judge(r *Replayer, c *Case, p Params) Stats {
 
 // unanswered is how many hops outside of every span say nothing.
 func (c *Case) unanswered() (n int) {
+	if c.Trace.scan(); !c.Trace.unanswered {
+		return 0
+	}
 	for i := range c.Trace.Len() {
 		if _, f := c.Trace.row(i); f&Unanswered != 0 && !covered(c.Spans, i) {
 			n++

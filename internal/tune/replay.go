@@ -61,6 +61,9 @@ type Replayer struct {
 	tables  [1 << weightBits][]table // by the flags that change weights
 	raw     [1 << weightBits][]table // at a sensitivity of 0.5
 	high    []float64
+	quiet   byte   // levels up to here come to less than [episode.Said] whatever they are of
+	last    Params // that the tables are for
+	ready   bool
 }
 
 type table [1 << levelBits]float64
@@ -85,15 +88,25 @@ func NewReplayer(l *Layout, w Weights) *Replayer {
 
 // set prepares the tables of scores.
 func (r *Replayer) set(p *Params) {
+	if r.ready && r.last == *p {
+		return
+	}
+	r.last, r.ready = *p, true
+	most := 0.0
 	for f := range r.tables {
 		for d, kind := range r.layout.Kinds {
 			w := r.weights(kind, Flags(f)) * p.Weight(kind)
 			gain, raw := episode.Gain(w, p.Sensitivity), episode.Gain(w, 0.5)
+			most = max(most, gain)
 			for l := range r.tables[f][d] {
 				r.tables[f][d][l] = episode.Level(l).Score() * gain
 				r.raw[f][d][l] = episode.Level(l).Score() * raw
 			}
 		}
+	}
+	r.quiet = 0
+	for l := episode.Level(1); l < 1<<levelBits && l.Score()*most < episode.Said; l++ {
+		r.quiet = byte(l)
 	}
 }
 
@@ -118,7 +131,11 @@ func (r *Replayer) Alarms(t *Trace, p Params) []Alarm {
 		tracker.Add(s)
 	}
 	var out []Alarm
+	t.scan()
 	for i, n := 0, t.Len(); i < n; i++ {
+		if t.peaks[i] <= r.quiet && tracker.Idle() {
+			continue
+		}
 		if row, f := t.row(i); r.step(&tracker, row, f) {
 			a := Alarm{Hop: i}
 			a.Kind, a.Peak, a.Unanswered = r.peak(t, i, min(i+peakHops, n))

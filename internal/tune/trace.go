@@ -47,6 +47,23 @@ type Trace struct {
 	Layout *Layout
 	From   time.Time
 	rows   []byte // of each hop: the levels, then the flags
+
+	peaks      []byte // of each hop: the greatest level; see scan
+	unanswered bool   // some hop is
+}
+
+// scan notes what lets replays pass over hops in which nothing happens.
+func (t *Trace) scan() {
+	n := t.Len()
+	if len(t.peaks) == n {
+		return
+	}
+	t.peaks, t.unanswered = make([]byte, n), false
+	for i := range n {
+		row, f := t.row(i)
+		t.peaks[i] = slices.Max(row)
+		t.unanswered = t.unanswered || f&Unanswered != 0
+	}
 }
 
 // Len is the number of hops.
@@ -172,4 +189,16 @@ func ReadTrace(b []byte) (*Trace, error) {
 		t.rows = transposed(columns, int(kinds+1))
 	}
 	return t, nil
+}
+
+// AddShifted appends hop i of o, its levels that are not 0 moved by some steps of 5 %.
+func (t *Trace) AddShifted(o *Trace, i, steps int) {
+	row, f := o.row(i)
+	for _, l := range row {
+		if l != 0 {
+			l = byte(min(max(int(l)+steps, 0), 1<<levelBits-1))
+		}
+		t.rows = append(t.rows, l)
+	}
+	t.rows = append(t.rows, byte(f))
 }
