@@ -10,18 +10,22 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/detect"
+	"github.com/gaitkeeper/gaitkeeper/internal/synth"
 )
 
 type evalCommand struct {
 	engineFlags
-	Labels   string `arg:"" type:"existingdir" help:"Directory of labels, one JSON file a capture."`
-	Captures string `type:"existingdir" placeholder:"DIR" help:"Directory of the captures NAME.pcap[.gz] or NAME.pcapng[.gz], instead of that of the labels."`
-	Repeats  bool   `help:"Judge also where a quiet recording's content comes a second time."`
-	JSON     bool   `name:"json" help:"Print JSON."`
-	List     bool   `help:"List every false alarm with its evidence and the harmless events around it."`
-	Plot     string `type:"path" placeholder:"FILE" help:"Write the curve of detections over false alarms and every capture's scores as one HTML file."`
+	Labels   string   `arg:"" optional:"" type:"existingdir" help:"Directory of labels, one JSON file a capture. Without it, the small captures in this program are measured."`
+	Captures string   `type:"existingdir" placeholder:"DIR" help:"Directory of the captures NAME.pcap[.gz] or NAME.pcapng[.gz], instead of that of the labels."`
+	Repeats  bool     `help:"Judge also where a quiet recording's content comes a second time."`
+	JSON     bool     `name:"json" help:"Print JSON."`
+	List     bool     `help:"List every false alarm with its evidence and the harmless events around it."`
+	Figures  string   `type:"path" placeholder:"DIR" help:"Write roc.svg and time.svg, and with --trace traces.svg, into a directory."`
+	Trace    []string `placeholder:"CAPTURE" help:"With --figures, draw this capture's scores. Repeatable."`
+	Plot     string   `type:"path" placeholder:"FILE" help:"Write the curve of detections over false alarms and every capture's scores as one HTML file."`
 }
 
 // evalReport is what eval prints as JSON.
@@ -29,6 +33,8 @@ type evalReport struct {
 	All    detect.Result   `json:"all"`    // alarms of any class
 	Source detect.Result   `json:"source"` // alarms that change the key
 	ROC    []detect.Result `json:"roc"`    // of any class, over thresholds
+
+	ROCSource []detect.Result `json:"roc_source"`
 }
 
 // pathKinds are attacks that nobody can tell from a change of the network at the
@@ -36,6 +42,17 @@ type evalReport struct {
 var pathKinds = []string{"mitm_relay", "throttle"}
 
 func (c *evalCommand) Run(ctx context.Context, con console) error {
+	if c.Labels == "" {
+		dir, err := os.MkdirTemp("", "gaitkeeper-eval-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		if err := os.CopyFS(dir, synth.Own()); err != nil {
+			return err
+		}
+		c.Labels, c.Captures = dir, dir
+	}
 	labels, err := readLabels(c.Labels)
 	if err != nil {
 		return err
@@ -43,7 +60,8 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 	if c.Captures == "" {
 		c.Captures = c.Labels
 	}
-	all, source, raw := map[string][]detect.Reading{}, map[string][]detect.Reading{}, map[string][]detect.Reading{}
+	all, source := map[string][]detect.Reading{}, map[string][]detect.Reading{}
+	raw, rawSource := map[string][]detect.Reading{}, map[string][]detect.Reading{}
 	for i := range labels {
 		l := &labels[i]
 		if c.Repeats {
@@ -53,7 +71,11 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 		if err != nil {
 			return err
 		}
-		_, err = c.analyse(ctx, path, func(line windowLine, engine *detect.Engine) error {
+		flags := c.engineFlags
+		if l.Baseline > 0 { // what is not clean any more is not learned from
+			flags.Baseline = min(flags.Baseline, time.Duration(l.Baseline*float64(time.Second)))
+		}
+		_, err = flags.analyse(ctx, path, func(line windowLine, engine *detect.Engine) error {
 			reading := detect.Reading{T: line.T, Score: line.Score, Class: line.Class, Kind: line.Kind}
 			if line.Score >= 1 {
 				reading.Text = line.Evidence
@@ -62,13 +84,18 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 			if line.Class == detect.Source || line.Class == detect.Proof {
 				source[l.Capture] = append(source[l.Capture], reading)
 			}
-			most := 0.0
+			most, mostSource := 0.0, 0.0
 			for _, e := range engine.Evidence() {
-				if !e.Advisory {
-					most = max(most, e.Score)
+				if e.Advisory {
+					continue
+				}
+				most = max(most, e.Score)
+				if e.Class == detect.Source || e.Class == detect.Proof {
+					mostSource = max(mostSource, e.Score)
 				}
 			}
 			raw[l.Capture] = append(raw[l.Capture], detect.Reading{T: line.T, Score: most})
+			rawSource[l.Capture] = append(rawSource[l.Capture], detect.Reading{T: line.T, Score: mostSource})
 			return nil
 		})
 		if err != nil {
@@ -81,6 +108,12 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 	}
 	for _, threshold := range []float64{0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3, 5, 10, 20, 50} {
 		report.ROC = append(report.ROC, detect.Evaluate(labels, raw, threshold))
+		report.ROCSource = append(report.ROCSource, detect.Evaluate(withoutPath(labels), rawSource, threshold))
+	}
+	if c.Figures != "" {
+		if err := writeFigures(c.Figures, report, labels, all, c.Trace); err != nil {
+			return err
+		}
 	}
 	if c.Plot != "" {
 		if err := os.WriteFile(c.Plot, plotEvaluation(labels, all, report.ROC), 0o644); err != nil {

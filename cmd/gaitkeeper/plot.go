@@ -27,8 +27,14 @@ func scoreY(score, height float64) float64 {
 // plotTimeline draws the scores of one capture over the time, its events behind.
 func plotTimeline(b *bytes.Buffer, name string, duration float64, events []detect.Event, readings []detect.Reading) {
 	const width, height = 1000.0, 90.0
-	x := func(t float64) float64 { return t / math.Max(duration, 1) * width }
 	fmt.Fprintf(b, "<h2>%s</h2><svg viewBox=\"0 0 %g %g\" width=\"100%%\" role=\"img\">", html.EscapeString(name), width, height+16)
+	drawTimeline(b, width, height, duration, events, readings)
+	b.WriteString("</svg>\n")
+}
+
+// drawTimeline draws what is inside of a timeline.
+func drawTimeline(b *bytes.Buffer, width, height, duration float64, events []detect.Event, readings []detect.Reading) {
+	x := func(t float64) float64 { return t / math.Max(duration, 1) * width }
 	for _, e := range events {
 		colour := "#cfe3cf"
 		if e.Malicious {
@@ -54,7 +60,6 @@ func plotTimeline(b *bytes.Buffer, name string, duration float64, events []detec
 	for t := 0.0; t <= duration; t += 60 {
 		fmt.Fprintf(b, `<text x="%.1f" y="%g">%g s</text>`, x(t), height+12, t)
 	}
-	b.WriteString("</svg>\n")
 }
 
 // plotEvaluation draws detections over false alarms, and every capture's scores.

@@ -20,6 +20,7 @@ type synthCommand struct {
 	Attacks  bool          `help:"Captures with attacks only."`
 	Kinds    []string      `placeholder:"KIND,..." help:"Only these attacks and network events."`
 	Input    []string      `type:"existingfile" placeholder:"FILE" help:"Your own films, which are shown beside what is drawn. Repeatable."`
+	Rate     int           `placeholder:"KBIT/S" help:"Rate of every encoder that keeps one. Default: drawn."`
 	Paths    int           `default:"6" help:"Captures made of one encoding, each over another network."`
 	Length   time.Duration `default:"8m" help:"Length of a harmless capture."`
 	Baseline time.Duration `default:"90s" help:"Its clean beginning."`
@@ -46,7 +47,7 @@ func (c *synthCommand) Run(ctx context.Context, con console) error {
 	}
 	begun := time.Now()
 	plan := &synth.Plan{
-		Out: c.Out, Seed: c.Seed, Split: synth.Split(c.Split), Hours: c.Hours, PerKind: c.PerKind, Kinds: c.Kinds, Inputs: c.Input,
+		Out: c.Out, Seed: c.Seed, Split: synth.Split(c.Split), Hours: c.Hours, PerKind: c.PerKind, Kinds: c.Kinds, Inputs: c.Input, Kbps: c.Rate,
 		Paths: c.Paths, Seconds: c.Length.Seconds(), Baseline: c.Baseline.Seconds(), Whole: c.Whole, Jobs: c.Jobs, Encoder: encoder,
 		Progress: func(done, all int, what string) {
 			left := time.Duration(float64(time.Since(begun)) / float64(done) * float64(all-done)).Round(time.Second)

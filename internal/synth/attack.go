@@ -104,7 +104,9 @@ func (a *assault) siblingSwap() ([]packet, string) {
 }
 
 func (a *assault) frozen() ([]packet, string) {
-	return a.swap(a.still()), "the same encoder, shown a picture that stands"
+	out := a.swap(a.still())
+	a.from += time.Duration(stillAfter * float64(time.Second)) // that long the film goes on
+	return out, "the same encoder, shown a picture that stands"
 }
 
 func (a *assault) loop() ([]packet, string) {

@@ -53,7 +53,7 @@ func unpack(t *testing.T, codec string, payloads [][]byte) [][]byte {
 func TestUnitsSurvivePacking(t *testing.T) {
 	d := newDice(1, "packing")
 	for _, codec := range []string{"h264", "hevc"} {
-		for range 300 {
+		for range 60 {
 			var au []byte
 			var want [][]byte
 			for range d.whole(1, 6) {

@@ -19,6 +19,7 @@ type Plan struct {
 	PerKind  int      // attacks of each kind; 0: none
 	Kinds    []string // of attacks and of network events; none: all
 	Inputs   []string // the user's films, beside what is drawn
+	Kbps     int      // of encoders that keep a rate, kbit/s; 0: drawn
 	Paths    int      // captures made of one encoding
 	Seconds  float64  // length of a harmless capture
 	Baseline float64  // its clean beginning
@@ -96,7 +97,7 @@ func (p *Plan) lay() error {
 		return errors.New("nothing to make: ask for hours of harmless captures or for attacks")
 	}
 	for i := range encodes {
-		p.recipes = append(p.recipes, drawRecipe(newDice(p.Seed, fmt.Sprintf("recipe/%d", i)), p.Split, longest+4, p.Inputs, ""))
+		p.recipes = append(p.recipes, drawRecipe(newDice(p.Seed, fmt.Sprintf("recipe/%d", i)), p.Split, longest+4, p.Kbps, p.Inputs, ""))
 	}
 	for i := range p.takes { // a codec that cannot travel as drawn travels the other way
 		t, r := &p.takes[i], &p.recipes[p.takes[i].encode]
@@ -116,10 +117,10 @@ func (p *Plan) extras(t *take) (other, sibling, still *Recipe) {
 			if t.ts {
 				form = "ts"
 			}
-			o := drawRecipe(newDice(p.Seed, fmt.Sprintf("other/%d/%s", t.encode, form)), p.Split, 30, p.Inputs, form)
+			o := drawRecipe(newDice(p.Seed, fmt.Sprintf("other/%d/%s", t.encode, form)), p.Split, 30, p.Kbps, p.Inputs, form)
 			other = &o
 		case k == "frozen_feed":
-			s := r.sibling(newDice(p.Seed, fmt.Sprintf("still/%d", t.encode)), p.Split, 30, p.Inputs, 2)
+			s := r.sibling(newDice(p.Seed, fmt.Sprintf("still/%d", t.encode)), p.Split, 30, p.Inputs, stillAfter)
 			still = &s
 		case k == "sibling_swap" || k == "slow_drift" || strings.HasPrefix(k, "inject_valid"):
 			s := r.sibling(newDice(p.Seed, fmt.Sprintf("sibling/%d", t.encode)), p.Split, 30, p.Inputs, 0)

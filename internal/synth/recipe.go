@@ -2,6 +2,7 @@ package synth
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,7 +34,7 @@ var x264 = settings{"h264", func(d dice, split Split, f frame, kbps int) []strin
 	gop := pick(d, choose(split, []int{25, 50, 100, 250}, []int{30, 48, 60, 75, 125, 300})...)
 	a := []string{
 		"-c:v", "libx264", "-threads", "1",
-		"-preset", pick(d, choose(split, []string{"ultrafast", "veryfast", "faster"}, []string{"superfast", "superfast", "veryfast", "fast", "medium"})...),
+		"-preset", pick(d, choose(split, []string{"ultrafast", "veryfast", "faster"}, []string{"superfast", "superfast", "superfast", "veryfast", "veryfast", "fast"})...),
 		"-g", fmt.Sprint(gop),
 	}
 	params := ""
@@ -95,6 +96,7 @@ var x265 = settings{"hevc", func(d dice, split Split, f frame, kbps int) []strin
 	a := []string{"-c:v", "libx265", "-preset", pick(d, choose(split, []string{"ultrafast"}, []string{"ultrafast", "superfast"})...)}
 	if d.chance(0.3) {
 		a = append(a, "-tune", "zerolatency")
+		params = regexp.MustCompile(":bframes=[0-9]").ReplaceAllString(params, "") // has none
 	}
 	if d.chance(0.4) {
 		a = append(a, "-crf", fmt.Sprint(d.whole(24, 34)))
@@ -150,24 +152,28 @@ func drawFrame(d dice, split Split) frame {
 	type wh struct{ w, h int }
 	type fps struct{ num, den int }
 	s := pick(d, choose(split,
-		[]wh{{192, 108}, {256, 144}, {320, 180}, {320, 240}},
-		[]wh{{176, 144}, {224, 126}, {240, 136}, {256, 144}, {288, 162}, {320, 180}, {352, 240}})...)
+		[]wh{{160, 120}, {192, 108}, {192, 108}, {320, 180}},
+		[]wh{{128, 96}, {144, 112}, {160, 90}, {160, 90}, {176, 144}, {208, 120}, {256, 144}})...)
 	r := pick(d, choose(split,
 		[]fps{{15, 1}, {25, 1}, {25, 1}, {30, 1}, {30, 1}, {60, 1}},
 		[]fps{{12, 1}, {12, 1}, {20, 1}, {20, 1}, {24, 1}, {24, 1}, {25, 1}, {25, 1}, {30000, 1001}, {30000, 1001}, {50, 1}})...)
 	return frame{s.w &^ 1, s.h &^ 1, r.num, r.den}
 }
 
-// drawRecipe draws an encoding of the given length. want fixes how it must be able
+// drawRecipe draws an encoding of the given length. fixed, if it is not 0, is its rate
+// in kbit/s; want fixes how it must be able
 // to travel: "ts", "native" or anything.
-func drawRecipe(d dice, split Split, seconds float64, inputs []string, want string) Recipe {
+func drawRecipe(d dice, split Split, seconds float64, fixed int, inputs []string, want string) Recipe {
 	r := Recipe{Frame: drawFrame(d, split), Seconds: seconds}
 	families := choose(split, devFamilies, heldOutFamilies)
 	f := pick(d, families...)
 	for r.Codec = f.codec; want == "ts" && !r.hasTS() || want == "native" && !r.native(); r.Codec = f.codec {
 		f = pick(d, families...)
 	}
-	kbps := int(d.logBetween(250, 1200))
+	kbps := int(d.logBetween(200, 900))
+	if fixed > 0 {
+		kbps = fixed
+	}
 	r.Encoder = f.draw(d, split, r.Frame, kbps)
 	r.Content = drawContent(d, split, r.Frame, seconds, inputs, 0)
 	if !r.hasTS() {
@@ -181,7 +187,7 @@ func drawRecipe(d dice, split Split, seconds float64, inputs []string, want stri
 	case 0:
 		r.Sound = []string{soundFor(d, seconds, 1024), "-c:a", "aac", "-b:a", pick(d, "32k", "48k", "64k")}
 	case 1:
-		r.Sound = []string{soundFor(d, seconds, 1152), "-c:a", "mp2", "-b:a", pick(d, "64k", "96k")}
+		r.Sound = []string{soundFor(d, seconds, 1152), "-c:a", "mp2", "-b:a", pick(d, "32k", "64k", "96k")}
 	}
 	r.Mux = []string{"pat_period=" + pick(d, "0.1", "0.2", "0.5"), fmt.Sprintf("mpegts_start_pid=%d", pick(d, choose(split, []int{256, 32, 512}, []int{256, 68, 4000})...))}
 	if d.chance(0.5) {
@@ -232,9 +238,12 @@ func (r *Recipe) lower(by float64) Recipe {
 // soundFor is a chain of sounds that change all the time, in whole frames of so many
 // samples: MP2's encoder takes no others.
 func soundFor(d dice, seconds float64, samples int) string {
-	return fmt.Sprintf("aevalsrc=c=mono:s=48000:n=%d:d=%.6f:exprs='0.2*sin(%d*t+9*sin(%.2f*t))+0.05*(random(%d)-0.5)'[a]",
-		samples, float64((int(seconds*48_000)/samples-4)*samples)/48_000, d.whole(300, 3000), d.between(0.2, 3), d.IntN(9))
+	return fmt.Sprintf("aevalsrc=c=mono:s=24000:n=%d:d=%.6f:exprs='0.2*sin(%d*t+9*sin(%.2f*t))+0.1*sin(%d*t*t)'[a]",
+		samples, float64((int(seconds*24_000)/samples-4)*samples)/24_000, d.whole(300, 3000), d.between(0.2, 3), d.whole(1, 9))
 }
+
+// stillAfter is how long a film goes on before its picture stands, in seconds.
+const stillAfter = 2.0
 
 // sibling is the same encoder with the same settings on another film.
 func (r *Recipe) sibling(d dice, split Split, seconds float64, inputs []string, stillAt float64) Recipe {

@@ -44,10 +44,7 @@ func write(dir string, l *Label, ps []packet) error {
 		e.Start, e.End = round3(e.Start-float64(start)/1e9), round3(min(e.End-float64(start)/1e9, l.Duration))
 	}
 	err := create(filepath.Join(dir, l.Capture+".pcap.gz"), func(w io.Writer) error {
-		z, err := gzip.NewWriterLevel(w, gzip.BestCompression)
-		if err != nil {
-			return err
-		}
+		z := gzip.NewWriter(w)
 		if err := writePackets(z, ps, l.SnapLength); err != nil {
 			return err
 		}
