@@ -300,13 +300,17 @@ func (s *Service) hand(ses *session) {
 	d.reset()
 }
 
-// overdue gives up the gaps that waited long enough, in every session.
+// overdue gives up the gaps that waited long enough, in every session. How far a
+// session has come is noted by a clock that is read here: where the process had to
+// wait for its turn, now is when that turn was due, and what was accepted since must
+// not seem to have been accepted then.
 func (s *Service) overdue(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	here := s.age(s.cfg.Host.Now())
 	for _, ses := range s.routes {
 		s.lapse(ses, now)
-		ses.ledger.note(s.age(now))
+		ses.ledger.note(here)
 		ses.order.giveUp(now, func(u unit) { s.deliverHeld(ses, u) })
 		s.rollDue(ses, now)
 	}

@@ -46,6 +46,8 @@ type scene struct {
 	drift   float64 // how much faster than the service's its clock goes
 	away    bool    // the service has no key yet
 
+	starved time.Duration // how late the service has its turns
+
 	// The paths.
 	media, control weather
 	thief          func(pkt []byte, i gk.Index) [][]byte // what goes on in a packet's place
@@ -163,7 +165,7 @@ func (c *scene) run(until time.Duration) {
 }
 
 func (c *scene) tick() {
-	c.svc.overdue(c.clock())
+	c.svc.overdue(c.clock().Add(-c.starved))
 	c.svc.retire(c.clock())
 	c.after(tickEvery, c.tick)
 }
@@ -500,6 +502,17 @@ func TestReportsAccuseNobody(t *testing.T) {
 		t.Errorf("reports vouched for %d packets only, of %d", vouched, sent)
 	}
 	t.Logf("%d runs, %d packets by the reports, %d lost, %d vouched for", sceneRuns(), sent, lost, vouched)
+}
+
+// TestStarvedTickAccusesNobody: a turn that comes long after it was due finds packets
+// that came since, and they are the device's all the same.
+func TestStarvedTickAccusesNobody(t *testing.T) {
+	c := newScene(t, 3)
+	c.starved = 900 * time.Millisecond
+	c.run(sceneStep)
+	if c.found != 0 || c.ses.ledger.vouched == 0 {
+		t.Errorf("accused at %v: %v; %d packets vouched for", c.found, c.proofs, c.ses.ledger.vouched)
+	}
 }
 
 // TestFirstReportCoversAFastStream: at 20 Mb/s the first report already covers
