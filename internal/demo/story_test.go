@@ -19,6 +19,7 @@ import (
 
 var (
 	stories = flag.Int("stories", 0, "how many times TestMeasureAttacks tells each story")
+	only    = flag.String("only", "", "the one kind of attack that TestMeasureAttacks measures")
 	stages  = flag.Int("stages", 6, "how many stories are told at a time")
 )
 
@@ -182,6 +183,9 @@ func TestMeasureAttacks(t *testing.T) {
 	}
 	film := camera(t)
 	for _, k := range kinds {
+		if *only != "" && k.name != *only {
+			continue
+		}
 		for _, place := range k.from {
 			c := Config{Attack: k.name, From: place, Tempo: brisk, Input: film}
 			if k.name == "freeze" && place == Input {

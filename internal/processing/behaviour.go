@@ -65,7 +65,10 @@ const (
 	settleFactor = 2
 	maxRestarts  = 2
 	// proofQuiet and identityQuiet end what nothing measures the end of.
-	proofQuiet    = 10 * time.Second
+	proofQuiet = 10 * time.Second
+	// proofShows is for how long after a rotation for proof the source's evidence is
+	// taken for the thief's: what detectors look back.
+	proofShows    = 10 * time.Second
 	identityQuiet = 90 * time.Second
 	noiseQuiet    = 10 * time.Second
 	noiseEvery    = time.Minute // least time between two alerts about outsiders

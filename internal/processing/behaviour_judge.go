@@ -162,6 +162,12 @@ func (b *behaviour) raise(now time.Time, a bus.Alert) {
 	}
 	have := b.alerts.raise(now, a)
 	if news && have.Class == bus.ClassSource && have.Response == bus.RespondRotate {
+		if p := b.alerts.get(bus.ClassProof); p != nil && p.Done == bus.DoneRotated && now.Sub(p.RotatedAt) < proofShows {
+			// What a thief sent under the key before is still in the windows.
+			have.Done, have.Rotated, have.RotatedAt, have.Took = p.Done, p.Rotated, p.RotatedAt, p.Took
+			b.alerts.tell(now, gk.EventAlertChanged, have)
+			return
+		}
 		if b.rotationsLeft(now) == 0 {
 			b.alerts.rotation(now, gk.Event{Kind: gk.EventBudgetSpent, Reason: gk.ReasonSource})
 			return

@@ -264,6 +264,28 @@ func TestProofAlerts(t *testing.T) {
 	}
 }
 
+// TestProofAnswersForTheSource: a thief's packets are in the windows as well. The key
+// was changed for them already; what comes long after is answered for itself.
+func TestProofAnswersForTheSource(t *testing.T) {
+	for _, c := range []struct {
+		later   time.Duration
+		rotates int
+	}{{0, 0}, {proofShows, 1}} {
+		s := learned(t)
+		s.b.proof(s.now, bus.Proof{Session: s.session, Epoch: 1, Index: 5, What: "two-writers"}, 1)
+		s.b.event(s.now, gk.Event{Kind: gk.EventRotationDone, Reason: gk.ReasonProof, Epoch: 2})
+		s.play(c.later)
+		s.e.style = foreign
+		s.play(5 * time.Second)
+		if len(s.b.alerts.all) != 2 || s.rotates != c.rotates {
+			t.Fatalf("after %v: %d rotations, alerts %+v", c.later, s.rotates, s.b.alerts.all)
+		}
+		if a := s.b.alerts.all[1]; a.Class != bus.ClassSource || a.Done != bus.DoneRotated || a.Rotated != 2 {
+			t.Errorf("after %v: %+v", c.later, a)
+		}
+	}
+}
+
 // TestOutsidersMakeOneAlert: an hour of a flood is one alert, and moves nothing else.
 func TestOutsidersMakeOneAlert(t *testing.T) {
 	s := learned(t)
