@@ -137,6 +137,9 @@ func (c *explainCommand) Run(ctx context.Context, con console) error {
 	fmt.Fprintln(con.out)
 	printProfile(con.out, e.Profile)
 	fmt.Fprintf(con.out, "\nScore now: %.2f (1 is an alert; sensitivity %g)\n", e.Score, e.Sensitivity)
+	if f := e.False; f != nil {
+		fmt.Fprintf(con.out, "Expected by itself at this sensitivity: %.2g false episodes of class source a day (95 %%: %.2g to %.2g), from %.1f h of its own quiet time and what other streams did\n", f.PerDay, f.Low, f.High, f.Hours)
+	}
 	if len(e.Detectors) > 0 {
 		rows = [][]string{{"  DETECTOR", "CLASS", "SCORE", "VALUE", "CUT-OFF", "ROLE"}}
 		for _, d := range e.Detectors {

@@ -277,7 +277,18 @@ type Explanation struct {
 	Last        *Alert             `cbor:"9,keyasint,omitempty" json:"last,omitempty"`
 	Outsiders   map[string]uint64  `cbor:"10,keyasint,omitempty" json:"outsiders,omitempty"` // refused in this session, by cause
 	Budget      string             `cbor:"11,keyasint,omitempty" json:"budget,omitempty"`
-	Ingress     *Ingress           `cbor:"20,keyasint,omitempty" json:"ingress,omitempty"` // none: the device does not tell
+	Ingress     *Ingress           `cbor:"20,keyasint,omitempty" json:"ingress,omitempty"`        // none: the device does not tell
+	False       *Prediction        `cbor:"21,keyasint,omitempty" json:"false_episodes,omitempty"` // of class source; of a mature profile
+}
+
+// Prediction is how many false episodes a day a stream is expected to have at its
+// present sensitivity, from its own quiet time and other streams': the median, and its
+// central 95 % interval.
+type Prediction struct {
+	PerDay float64 `cbor:"1,keyasint" json:"per_day"`
+	Low    float64 `cbor:"2,keyasint" json:"low"`
+	High   float64 `cbor:"3,keyasint" json:"high"`
+	Hours  float64 `cbor:"4,keyasint" json:"quiet_hours"` // of the stream's own
 }
 
 // StreamScores is a stream's distance from its profile.

@@ -65,10 +65,13 @@ func (b *behaviour) score(now time.Time, w *feature.Window) {
 		b.margins()
 	}
 	b.verdict = b.judge.Observe(w)
-	high := map[bus.Class]float64{}
+	high, plain := map[bus.Class]float64{}, 0.0
 	for _, e := range b.judge.Evidence() {
 		if !e.Advisory {
 			high[bus.Class(e.Class)] = max(high[bus.Class(e.Class)], e.Score)
+		}
+		if e.Class == detect.Source {
+			plain = max(plain, e.Level.Score())
 		}
 	}
 	if high[bus.ClassSource] >= 1 {
@@ -87,8 +90,13 @@ func (b *behaviour) score(now time.Time, w *feature.Window) {
 	b.follow(now, high, planned)
 	b.keepScores(now, w, planned)
 
-	ok := steady(w) && !planned && b.excused == 0 && max(high[bus.ClassSource], high[bus.ClassPath]) < normal &&
-		b.alerts.get(bus.ClassSource) == nil && b.alerts.get(bus.ClassPath) == nil
+	quiet := steady(w) && !planned && b.excused == 0 && b.alerts.get(bus.ClassSource) == nil && b.alerts.get(bus.ClassPath) == nil
+	if !quiet {
+		b.profile.Tail.Drop()
+	} else if b.stage == bus.StageMature && b.probation == 0 {
+		b.profile.Tail.Add(plain)
+	}
+	ok := quiet && max(high[bus.ClassSource], high[bus.ClassPath]) < normal
 	if !ok {
 		b.refused++
 		return

@@ -20,6 +20,7 @@ type profileRecord struct {
 	Now      int             `cbor:"7,keyasint"`           // of them, the one that is judged by
 	Early    *detect.Profile `cbor:"8,keyasint"`           // the provisional one, while more is learned
 	Before   *profileRecord  `cbor:"9,keyasint"`           // what it replaced, without its own
+	Tail     detect.Tail     `cbor:"10,keyasint"`          // how high scores climb in quiet time
 }
 
 // replaces keeps what was there before, one step back.

@@ -283,3 +283,23 @@ func TestOlderProfileDoesNotComeBack(t *testing.T) {
 		w.close()
 	})
 }
+
+// TestExpectedFalseEpisodes are told of a mature profile, from its own quiet time.
+func TestExpectedFalseEpisodes(t *testing.T) {
+	s := newStage(t)
+	s.play(10 * time.Second)
+	if s.b.explain().False != nil {
+		t.Error("a profile that is learned predicts")
+	}
+	s = learned(t)
+	s.play(20 * time.Minute)
+	e := s.b.explain()
+	if e.False == nil || e.False.Hours < 0.3 || !(e.False.Low <= e.False.PerDay && e.False.PerDay <= e.False.High) {
+		t.Fatalf("%+v", e.False)
+	}
+	s.e.style = foreign
+	s.play(time.Minute)
+	if peaks, at := s.b.profile.Tail.Peaks, s.b.explain().False.Hours; peaks != 0 || at > e.False.Hours+0.001 {
+		t.Errorf("an attack counts as quiet time: %g peaks, %g h after %g", peaks, at, e.False.Hours)
+	}
+}

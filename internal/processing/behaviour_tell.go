@@ -50,6 +50,10 @@ func (b *behaviour) explain() bus.Explanation {
 		Stream: b.alerts.stream, Responses: b.cfg.Responses, Profile: b.info(), Sensitivity: b.tuned.params.Sensitivity,
 		At: b.at, Score: b.verdict.Score, Outsiders: b.dropped,
 	}
+	if t := b.profile.Tail; b.stage == bus.StageMature {
+		e.False = &bus.Prediction{Hours: t.Hours}
+		e.False.PerDay, e.False.Low, e.False.High = t.Expected(b.settings())
+	}
 	if b.judge != nil {
 		for _, d := range b.judge.Evidence() {
 			e.Detectors = append(e.Detectors, bus.Detector{Kind: d.Kind, Class: bus.Class(d.Class), Score: finite(d.Score), Value: finite(d.Value), Limit: finite(d.Limit), Text: d.Text, Advisory: d.Advisory})
