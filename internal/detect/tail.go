@@ -23,8 +23,8 @@ type Tail struct {
 // TailGround is the score from which an episode counts, at sensitivity 0.5.
 const TailGround = 0.3
 
-// What is known before a stream has shown anything: 2.97 quiet hours of 45 other
-// streams had 6.4 peaks an hour, 0.13 above the ground on average. It weighs as much as an
+// What is known before a stream has shown anything: 2.97 quiet hours of 32 other
+// captures had 6.4 peaks an hour, 0.13 above the ground on average. It weighs as much as an
 // hour of the stream's own time, and as four of its peaks: enough to keep a young
 // stream's prediction sane, and soon outweighed.
 const (
