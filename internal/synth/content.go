@@ -53,6 +53,16 @@ func small(f frame, by int) string {
 	return fmt.Sprintf("s=%dx%d:r=%d/%d", f.w/by&^1, f.h/by&^1, f.num, f.den)
 }
 
+// gradients names every colour: those that are not named ffmpeg draws anew each time.
+func gradients(f frame, n, seed int) string {
+	d := newDice(uint64(seed), "gradients")
+	s := fmt.Sprintf("gradients=%s:n=%d:seed=%d", size(f), n, seed)
+	for i := range 8 {
+		s += fmt.Sprintf(":c%d=#%06x", i, d.IntN(1<<24))
+	}
+	return s
+}
+
 var devScenes = []scene{
 	func(d dice, f frame, _ float64) string { return "testsrc2=" + size(f) },
 	func(d dice, f frame, s float64) string {
@@ -67,11 +77,11 @@ var devScenes = []scene{
 		return fmt.Sprintf("cellauto=%s:rule=%d:ratio=%.2f:seed=%d", small(f, d.whole(1, 3)), pick(d, 18, 30, 90, 110, 150), d.between(0.1, 0.5), d.whole(1, 1e6))
 	},
 	func(d dice, f frame, _ float64) string {
-		return fmt.Sprintf("gradients=%s:n=%d:seed=%d:speed=%.4f", size(f), d.whole(2, 6), d.whole(1, 1e6), d.logBetween(0.005, 0.1))
+		return fmt.Sprintf("%s:speed=%.4f", gradients(f, d.whole(2, 6), d.whole(1, 1e6)), d.logBetween(0.005, 0.1))
 	},
 	func(d dice, f frame, _ float64) string { // blobs that wander
-		return fmt.Sprintf("gradients=%s:n=4:seed=%d:speed=0.002[bg%%[1]d];color=c=#%06x:s=%dx%d:r=%d/%d[ba%%[1]d];[bg%%[1]d][ba%%[1]d]overlay=x='(W-w)*(0.5+0.5*sin(t*%.3f))':y='(H-h)*(0.5+0.5*sin(t*%.3f))'",
-			size(f), d.whole(1, 1e6), d.IntN(1<<24), f.w/d.whole(4, 9)&^1, f.h/d.whole(3, 7)&^1, f.num, f.den, d.between(0.1, 2), d.between(0.1, 2))
+		return fmt.Sprintf("%s:speed=0.002[bg%%[1]d];color=c=#%06x:s=%dx%d:r=%d/%d[ba%%[1]d];[bg%%[1]d][ba%%[1]d]overlay=x='(W-w)*(0.5+0.5*sin(t*%.3f))':y='(H-h)*(0.5+0.5*sin(t*%.3f))'",
+			gradients(f, 4, d.whole(1, 1e6)), d.IntN(1<<24), f.w/d.whole(4, 9)&^1, f.h/d.whole(3, 7)&^1, f.num, f.den, d.between(0.1, 2), d.between(0.1, 2))
 	},
 }
 
