@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
@@ -102,9 +103,15 @@ func TestWindowsHoldWhatWasAcceptedAlone(t *testing.T) {
 	for range 100 * 70 { // silence
 		tick()
 	}
+	const last = gk.StreamID("the-end") // what was told before it was heard before it
+	if err := bus.TransportWindow.Tell(s.conn, bus.StreamWindow{Stream: last}); err != nil {
+		t.Fatal(err)
+	}
 	var sum feature.Window
-	for len(got) > 0 || told == 0 {
-		n := <-got
+	for n := range got {
+		if n.Stream == last {
+			break
+		}
 		var w feature.Window
 		if err := w.Decode(n.Window); err != nil {
 			t.Fatal(err)

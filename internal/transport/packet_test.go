@@ -6,6 +6,7 @@ import (
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/internal/host"
 	"github.com/gaitkeeper/gaitkeeper/internal/media"
 )
 
@@ -16,6 +17,7 @@ func bareService(t testing.TB, first gk.Index, epochs ...gk.Epoch) (*Service, *s
 		cfg: Defaults(), log: slog.New(slog.DiscardHandler), notices: make(chan func(), maxNotices),
 		streams: map[gk.StreamID]*stream{}, routes: map[uint32]*session{},
 	}
+	s.cfg.Host = host.Real{}
 	st := &stream{id: testStream, viewers: newViewers(1<<20, 1)}
 	ses := &session{stream: st, ssrc: testSSRC, payload: mp2t, order: reorder{latency: s.cfg.Latency}, lease: time.Unix(1, 0).Add(1000 * time.Hour),
 		keys: slots{times: keyTimes{grace: time.Second, watch: time.Second, proofLife: time.Second, life: time.Hour}}}
