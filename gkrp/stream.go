@@ -30,7 +30,8 @@ type Stream struct {
 	sends     time.Time // the candidate's last accepted media
 	heldAt    time.Time // when a held newcomer was last told of
 	proof     Budget
-	spentAt   time.Time // when a spent budget was last told of
+	spentAt   time.Time      // when a spent budget was last told of
+	closed    []gk.SessionID // that another took the place of, newest last
 }
 
 // StreamConfig is what all streams of a service share.
@@ -176,7 +177,7 @@ func (s *Stream) alive(now time.Time) []Of {
 	}
 	told := Tell{gk.Event{Kind: gk.EventSessionRejected, Session: c.Record.Session, Detail: map[string]string{"code": string(CodeBusy)}}}
 	out := append([]Of{{nil, Send{r}}, {nil, told}}, s.held(now, c.Record.Session)...)
-	return append(out, replaced(c, "the session before it is alive")...)
+	return append(out, s.replaced(c, "the session before it is alive")...)
 }
 
 // held tells, now and then, that a newcomer was held.
@@ -197,7 +198,7 @@ func (s *Stream) step(now time.Time, x *Session, in Input) []Of {
 	var out []Of
 	if x == s.candidate && !x.Candidate() {
 		if old := s.live; old != nil {
-			out = append(out, replaced(old, "a new session took its place")...)
+			out = append(out, s.replaced(old, "a new session took its place")...)
 		}
 		s.live, s.candidate, s.seen = x, nil, now
 	}
@@ -220,7 +221,15 @@ func of(x *Session, fx []Effect) []Of {
 	return out
 }
 
-func replaced(x *Session, why string) []Of {
+// keptClosed is how many sessions are remembered that have to begin anew.
+const keptClosed = 16
+
+// replaced ends a session whose place another one takes. Its keys are wiped, and
+// that may take a while: it cannot begin again.
+func (s *Stream) replaced(x *Session, why string) []Of {
+	if s.closed = append(s.closed, x.Record.Session); len(s.closed) > keptClosed {
+		s.closed = s.closed[1:]
+	}
 	var out []Of
 	if !x.Candidate() && !x.Record.Ended {
 		out = append(out, Of{x, Tell{gk.Event{Kind: gk.EventSessionEnded, Epoch: x.Record.Epoch, Detail: map[string]string{"by": "service", "why": why}}}})
@@ -306,6 +315,9 @@ func (s *Stream) hello(now time.Time, m *Hello, in From) []Of {
 		// Also where the nonce expired: the device then proves itself with the new one.
 		return []Of{{nil, Send{&Challenge{Session: m.Session, HelloHash: Hash(in.Payload), Nonce: s.nonce(s.stretch(now), m)}}}}
 	}
+	if slices.Contains(s.closed, m.Session) {
+		return []Of{{nil, Send{&Stop{Session: m.Session, Code: CodeUnknownSession}}}}
+	}
 	if c := s.candidate; c != nil && c.Record.Session == m.Session {
 		return s.step(now, c, in.Heard)
 	}
@@ -329,7 +341,7 @@ func (s *Stream) hello(now time.Time, m *Hello, in From) []Of {
 	}
 	var out []Of
 	if s.candidate != nil {
-		out = replaced(s.candidate, "another candidate came")
+		out = s.replaced(s.candidate, "another candidate came")
 	}
 	record := Record{SSRC: s.cfg.SSRC(s.ID), Version: version, Suite: suite, Transports: place, Term: s.cfg.Term}
 	var fx []Effect

@@ -149,15 +149,29 @@ func (st *stream) arm(x *gkrp.Session, fx gkrp.Arm) {
 }
 
 // switchAt tells the transports where an epoch begins. It is repeated once; if
-// both are lost, the first packet that authenticates stands for it.
+// both are lost, the first packet that authenticates stands for it. A transport
+// that went over to another session, as with the first packet of a clone that then
+// did not stay, has forgotten this one's keys: it is given them again.
 func (st *stream) switchAt(x *gkrp.Session, fx gkrp.Switch) {
 	req := bus.SwitchRequest{Stream: st.id, Session: x.Record.Session, Epoch: fx.Epoch, First: fx.First, Near: fx.Near, Term: st.svc.protocol.Term}
 	for _, id := range x.Transports {
 		st.call(func(ctx context.Context) {
-			if _, err := bus.TransportSwitch.Do(ctx, st.svc.conn, string(id), req); err != nil && ctx.Err() == nil {
-				_, _ = bus.TransportSwitch.Do(ctx, st.svc.conn, string(id), req)
+			_, err := bus.TransportSwitch.Do(ctx, st.svc.conn, string(id), req)
+			if err != nil && ctx.Err() == nil {
+				_, err = bus.TransportSwitch.Do(ctx, st.svc.conn, string(id), req)
+			}
+			if bus.CodeOf(err) == bus.CodeNotFound {
+				st.post(func() { st.forgotten(x, id) })
 			}
 		})
+	}
+}
+
+// forgotten has a transport given a session's keys again.
+func (st *stream) forgotten(x *gkrp.Session, id gk.TransportID) {
+	if r := st.known[x]; r != nil {
+		delete(r.assigned, id)
+		st.outcome(x, gkrp.TransportLost{Transport: id})
 	}
 }
 

@@ -455,3 +455,26 @@ func TestReplacedInstanceIsSilent(t *testing.T) {
 		w.close()
 	})
 }
+
+// A transport that went over to another session and came back has forgotten the
+// keys of the one that runs: it is given them again, and not at the next rotation.
+func TestTransportThatForgotIsGivenTheKeysAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, testConfig())
+		d := w.enroll("cam-1")
+		d.run()
+		time.Sleep(2 * time.Second)
+		w.tr.mu.Lock()
+		session := w.tr.session
+		w.tr.session, w.tr.armed = gk.SessionID{9}, map[gk.Epoch]bool{}
+		w.tr.mu.Unlock()
+		time.Sleep(3 * time.Second)
+		w.tr.mu.Lock()
+		if w.tr.session != session || !w.tr.armed[1] {
+			t.Errorf("session %v, armed %v", w.tr.session, w.tr.armed)
+		}
+		w.tr.mu.Unlock()
+		d.kill()
+		w.close()
+	})
+}

@@ -289,7 +289,12 @@ func newFakeTransport(t *testing.T, w *world, id gk.TransportID) *fakeTransport 
 		f.holds = append(f.holds, r)
 		return nil
 	})
-	serveTo(t, f, bus.TransportSwitch, func(bus.SwitchRequest) error { return nil })
+	serveTo(t, f, bus.TransportSwitch, func(r bus.SwitchRequest) error {
+		if r.Session != f.session {
+			return bus.Refuse(bus.CodeNotFound, "session %s is not here", r.Session)
+		}
+		return nil
+	})
 	serveTo(t, f, bus.TransportRelease, func(r bus.ReleaseStream) error {
 		if r.Session == f.session {
 			clear(f.armed)

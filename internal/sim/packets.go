@@ -196,25 +196,26 @@ func (c *checker) ofClone(p place) bool {
 // moment: it has the identity, and then nothing holds it back. The transport goes
 // over with the clone's first packet, and the service with its ACK, which ends the
 // session; where the clone is gone before, the session's next rotation brings it
-// back.
+// back. While a clone is there the two go on pushing each other out.
 func (c *checker) usurped(p place) bool {
 	mine := c.session(p.stream, p.session)
 	for _, x := range c.of(p.stream).sessions {
-		if x.by.clone != mine.by.clone && len(x.epochs) > 0 && x.alive >= mine.begun && c.engine.now-x.alive < cloneFor {
+		if x.by.clone != mine.by.clone && len(x.epochs) > 0 && x.alive >= mine.begun && (!x.by.p.dead || c.engine.now-x.alive < cloneFor) {
 			return true
 		}
 	}
 	return false
 }
 
-// cloneFor is how long after its last packet a clone may still be in the way.
+// cloneFor is how long after its last packet a clone that is gone may be in the way.
 const cloneFor = 5 * time.Second
 
-// overtaken reports whether another session was begun after a candidate.
+// overtaken reports whether another session was begun after a candidate, or a clone
+// is there to bring its own: of two candidates the later HELLO holds the place.
 func (c *checker) overtaken(p place) bool {
 	mine := c.session(p.stream, p.session)
-	for _, x := range c.of(p.stream).sessions {
-		if x.begun > mine.begun {
+	for id, x := range c.of(p.stream).sessions {
+		if x.begun > mine.begun || x.by.clone != mine.by.clone && !x.by.p.dead && x.by.dev.Session() == id {
 			return true
 		}
 	}
