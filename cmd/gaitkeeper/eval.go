@@ -21,6 +21,7 @@ type evalCommand struct {
 	Labels   string   `arg:"" optional:"" type:"existingdir" help:"Directory of labels, one JSON file a capture. Without it, the small captures in this program are measured."`
 	Captures string   `type:"existingdir" placeholder:"DIR" help:"Directory of the captures NAME.pcap[.gz] or NAME.pcapng[.gz], instead of that of the labels."`
 	Repeats  bool     `help:"Judge also where a quiet recording's content comes a second time."`
+	Tuned    bool     `help:"Let thresholds that begin far off tune themselves by a simulated operator's answers, each capture as a stream, and compare ways to do it. Takes minutes."`
 	JSON     bool     `name:"json" help:"Print JSON."`
 	List     bool     `help:"List every false alarm with its evidence and the harmless events around it."`
 	Figures  string   `type:"path" placeholder:"DIR" help:"Write roc.svg and time.svg, and with --trace traces.svg, into a directory."`
@@ -52,6 +53,9 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 			return err
 		}
 		c.Labels, c.Captures = dir, dir
+	}
+	if c.Tuned {
+		return c.tuned(ctx, con)
 	}
 	labels, err := readLabels(c.Labels)
 	if err != nil {

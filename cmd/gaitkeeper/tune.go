@@ -19,7 +19,7 @@ type tuneCommand struct {
 	Apply   bool   `xor:"do" help:"Put what is proposed in the shadow; it decides afterwards, if it did there what is expected."`
 	History bool   `xor:"do" help:"Show what was set, when, why and from what."`
 	Revert  string `xor:"do" placeholder:"REV" help:"Go back to an earlier revision; 0 is the one before."`
-	Auto    string `xor:"do" enum:",on,off" default:"" placeholder:"on|off" help:"Let the system take its own proposals, or not."`
+	Auto    string `xor:"do" placeholder:"on|off" help:"Let the system take its own proposals, or not."`
 }
 
 // tuneTimeout is for a search and what is read before it.
@@ -47,6 +47,8 @@ func (c *tuneCommand) Run(ctx context.Context, con console) error {
 			return fmt.Errorf("--revert: %q is no revision: gaitkeeper tune %s --history lists them", c.Revert, c.Stream)
 		}
 		in["to"] = to
+	case c.Auto != "" && c.Auto != "on" && c.Auto != "off":
+		return fmt.Errorf("--auto: %q is neither on nor off", c.Auto)
 	case c.Auto != "":
 		in["do"], in["auto"] = bus.TuningAuto, c.Auto == "on"
 	}
@@ -108,6 +110,9 @@ func settingText(s bus.TuningSetting) string {
 }
 
 func effect(s bus.TuningSetting) string {
+	if s.Hours == 0 {
+		return "unknown: no quiet traffic is kept yet"
+	}
 	return fmt.Sprintf("%.2f a day (95 %%: %.2f to %.2f)", s.FalsePerDay, s.Low, s.High)
 }
 
@@ -136,7 +141,9 @@ func printProposal(w io.Writer, p *bus.TuningProposal) error {
 		{"proposed", fmt.Sprintf("%.3f", p.Then.Sensitivity), fmt.Sprintf("%.2f", p.Then.Cutoff), effect(p.Then), detected(p.Then)},
 	})
 	fmt.Fprintf(w, "proposed: %s\nby the %s: %s\nfrom %s; %d settings tried in %v\n", settingText(p.Then), p.Method, p.Why, p.Data, p.Tried, p.Took.Round(time.Millisecond))
-	fmt.Fprintf(w, "of simulated kinds that nothing was tuned by, %.0f %% would be detected; %d simulated episodes no cut-off would show\n", 100*p.HeldOut, p.Unseen)
+	if p.HeldOutEpisodes > 0 {
+		fmt.Fprintf(w, "of %d simulated episodes of kinds that nothing was tuned by, %.0f %% would be detected; %d no cut-off would show\n", p.HeldOutEpisodes, 100*p.HeldOut, p.Unseen)
+	}
 	return err
 }
 

@@ -125,8 +125,9 @@ type TuningProposal struct {
 	Took   time.Duration `cbor:"6,keyasint" json:"took_ns"`
 	Data   string        `cbor:"7,keyasint" json:"data"`
 	// HeldOut is the share detected of simulated kinds that nothing was tuned by.
-	HeldOut float64 `cbor:"8,keyasint" json:"held_out_detected"`
-	Unseen  int     `cbor:"9,keyasint" json:"simulated_unseen"` // simulated episodes that no cut-off would show
+	HeldOut         float64 `cbor:"8,keyasint" json:"held_out_detected"`
+	Unseen          int     `cbor:"9,keyasint" json:"simulated_unseen"` // simulated episodes that no cut-off would show
+	HeldOutEpisodes int     `cbor:"10,keyasint" json:"held_out_episodes"`
 }
 
 // FleetRequest asks for the settings of all streams together: with Apply, they are put

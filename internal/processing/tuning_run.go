@@ -104,14 +104,12 @@ func (f *found) describe() *bus.TuningProposal {
 	then := f.setting("tuning")
 	p := &bus.TuningProposal{
 		Now: describeSetting(now), Then: describeSetting(then), Method: f.Method, Why: f.Why, Tried: f.Tried, Took: f.took,
-		Unseen: f.material.unseen, HeldOut: 1,
+		Unseen: f.material.unseen, HeldOutEpisodes: len(f.material.heldOut.Cases),
 	}
 	b := f.material.basis
 	p.Data = fmt.Sprintf("%.2f h of quiet traffic, %d false and %d real answers, %d proven, %d simulated episodes", b.Hours, b.False, b.Real, b.Proven, b.Simulated)
-	if len(f.material.heldOut.Cases) > 0 {
-		held := f.material.heldOut.Judge(f.Params)
-		p.HeldOut = held.Detected()
-	}
+	held := f.material.heldOut.Judge(f.Params)
+	p.HeldOut = held.Detected()
 	return p
 }
 

@@ -143,3 +143,20 @@ func TestBayesGoesLiveWhereItIsBetter(t *testing.T) {
 		t.Errorf("held out: Bayes %.2f, controller %.2f", day.Cost(p.Bayes), day.Cost(p.Control))
 	}
 }
+
+// BenchmarkPropose is one tuning run of a stream with a day of history: 345,600 hops,
+// twelve labelled episodes, and eighteen simulated ones.
+func BenchmarkPropose(b *testing.B) {
+	s := newStream(6, 0.25, 0.3)
+	for range 12 {
+		s.quiet(2).burst(0, 0.9, 40, Real, 1)
+	}
+	d := s.data()
+	for i := range 18 {
+		made := newStream(uint64(i), 0.2, 0.2).quiet(0.005).burst(i%4, 0.5+0.1*float64(i), 60, Real, 1)
+		d.Cases = append(d.Cases, Simulated(made.trace, "made", SimulatedWeight/18))
+	}
+	for b.Loop() {
+		Propose(d, Task{Goal: day, Current: DefaultParams(), Prior: 1, Seed: 1})
+	}
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math"
+)
+
+// tunedReport is what eval --tuned prints as JSON.
+type tunedReport struct {
+	Fixed  tunedPoint   `json:"best_fixed"`
+	Curves []tunedCurve `json:"curves"`
+	New    []tunedFold  `json:"new_streams"`
+	Long   []tunedDays  `json:"long"`
+}
+
+// tunedCurve is a method from one start: points by answers, of every seed.
+type tunedCurve struct {
+	Start  string         `json:"start"`
+	Method string         `json:"method"`
+	Runs   [][]tunedPoint `json:"runs"`
+}
+
+// at gives mean, least and most of a number of all seeds after some answers.
+func (c *tunedCurve) at(n int, of func(tunedPoint) float64) (mean, least, most float64) {
+	least, most = math.Inf(1), math.Inf(-1)
+	for _, r := range c.Runs {
+		v := of(r[n])
+		mean += v / float64(len(c.Runs))
+		least, most = min(least, v), max(most, v)
+	}
+	return mean, least, most
+}
+
+func (r tunedReport) print(w io.Writer) error {
+	f := r.Fixed
+	fmt.Fprintf(w, "Best fixed cut-off %.2f, chosen with the labels: detected %.0f of %.0f, %.0f false in %.2f h (at most %.1f an hour), cost %.2f\n\n", f.Cutoff, f.Detected, f.Events, f.False, f.Hours, f.Bound, f.Cost)
+	rows := [][]string{{"START", "METHOD", "ANSWERS", "COST", "FALSE", "AT MOST/H", "DETECTED", "CUT-OFF"}}
+	for i := range r.Curves {
+		c := &r.Curves[i]
+		for _, n := range []int{0, 5, 10, tunedAnswers} {
+			span := func(of func(tunedPoint) float64, digits int) string {
+				mean, least, most := c.at(n, of)
+				return fmt.Sprintf("%.*f (%.*f to %.*f)", digits, mean, digits, least, digits, most)
+			}
+			rows = append(rows, []string{
+				c.Start, c.Method, fmt.Sprint(n), span(func(p tunedPoint) float64 { return p.Cost }, 2), span(func(p tunedPoint) float64 { return p.False }, 1),
+				span(func(p tunedPoint) float64 { return p.Bound }, 1), span(func(p tunedPoint) float64 { return p.Detected }, 1), span(func(p tunedPoint) float64 { return p.Cutoff }, 2),
+			})
+		}
+	}
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	fmt.Fprintln(w, "\nStreams that nothing was learned from (each third of the captures after the others, weights and persistence by equal numbers of trials):")
+	rows = [][]string{{"METHOD", "FALSE", "HOURS", "AT MOST/H", "DETECTED", "COST"}}
+	for _, n := range r.New {
+		rows = append(rows, []string{n.Method, fmt.Sprintf("%.1f", n.False), fmt.Sprintf("%.2f", n.Hours), fmt.Sprintf("%.1f", n.Bound), fmt.Sprintf("%.1f of %.0f", n.Detected, n.Events), fmt.Sprintf("%.2f (%.2f to %.2f)", n.Cost, n.Least, n.Most)})
+	}
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	fmt.Fprintln(w, "\nBudget over long quiet traffic with drift and changes of the network:")
+	rows = [][]string{{"ONE IN", "STREAM-DAYS", "BUDGET", "FALSE ALARMS, FIRST DAY", "LATER", "ROTATIONS", "MOST IN 3 BUDGETS", "SHARE OF BUDGET"}}
+	for _, l := range r.Long {
+		rows = append(rows, []string{l.Every, fmt.Sprint(l.Days), fmt.Sprint(l.Budget), fmt.Sprint(l.First), fmt.Sprint(l.Later), fmt.Sprint(l.Rotations), fmt.Sprint(l.Worst), fmt.Sprintf("%.0f %%", 100*float64(l.Rotations)/float64(l.Budget))})
+	}
+	return table(w, rows)
+}
+
+var tunedColours = map[string]string{"controller": "#1b6ca8", "bayesian": "#c0392b", "random": "#7f8c8d", "grid": "#d68910", "system": "#1e8449"}
+
+// svg draws the cost over the answers, from each start: the mean of the seeds, and
+// between the least and the most of them.
+func (r tunedReport) svg() []byte {
+	const width, height, left, top = 360.0, 240.0, 46.0, 34.0
+	var b bytes.Buffer
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %g" font-family="sans-serif" font-size="11"><rect width="100%%" height="100%%" fill="#fff"/>`, 2*(width+left)+30, height+top+60)
+	lowest, highest := r.Fixed.Cost, r.Fixed.Cost
+	for i := range r.Curves {
+		for n := range tunedAnswers + 1 {
+			_, least, most := r.Curves[i].at(n, func(p tunedPoint) float64 { return p.Cost })
+			lowest, highest = min(lowest, least), max(highest, most)
+		}
+	}
+	lowest = max(lowest, 0.01)
+	for panel, start := range tunedStarts {
+		x0 := left + float64(panel)*(width+left+10)
+		x := func(n int) float64 { return x0 + float64(n)/tunedAnswers*width }
+		y := func(cost float64) float64 {
+			return top + height*(1-math.Log(max(cost, lowest)/lowest)/math.Log(highest/lowest*1.1))
+		}
+		fmt.Fprintf(&b, `<text x="%.0f" y="16" font-weight="bold">streams begin %s</text><path d="M%.1f %.1fV%.1fH%.1f" fill="none" stroke="#888"/>`, x0, start.name, x0, top, top+height, x0+width)
+		for v := math.Pow(10, math.Ceil(math.Log10(lowest))); v <= highest; v *= 10 {
+			fmt.Fprintf(&b, `<path d="M%.1f %.1fh%g" stroke="#eee"/><text x="%.1f" y="%.1f" text-anchor="end">%g</text>`, x0, y(v), width, x0-4, y(v)+4, v)
+		}
+		for n := 0; n <= tunedAnswers; n += 5 {
+			fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="middle">%d</text>`, x(n), top+height+14, n)
+		}
+		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="middle">answers for each stream</text><path d="M%.1f %.1fh%g" stroke="#333" stroke-dasharray="4 3"/>`, x0+width/2, top+height+30, x0, y(r.Fixed.Cost), width)
+		for i := range r.Curves {
+			c := &r.Curves[i]
+			if c.Start != start.name {
+				continue
+			}
+			var up, down, line bytes.Buffer
+			for n := range tunedAnswers + 1 {
+				mean, least, most := c.at(n, func(p tunedPoint) float64 { return p.Cost })
+				fmt.Fprintf(&line, "%.1f,%.1f ", x(n), y(mean))
+				fmt.Fprintf(&up, "%.1f,%.1f ", x(n), y(most))
+				m := tunedAnswers - n
+				_, least, _ = c.at(m, func(p tunedPoint) float64 { return p.Cost })
+				fmt.Fprintf(&down, "%.1f,%.1f ", x(m), y(least))
+			}
+			colour := tunedColours[c.Method]
+			fmt.Fprintf(&b, `<polygon points="%s%s" fill="%s" fill-opacity="0.10"/><polyline points="%s" fill="none" stroke="%s" stroke-width="1.8"/>`, up.String(), down.String(), colour, line.String(), colour)
+		}
+	}
+	for i, m := range tunedMethods {
+		fmt.Fprintf(&b, `<path d="M%d %.1fh18" stroke="%s" stroke-width="2"/><text x="%d" y="%.1f">%s</text>`, 50+i*110, top+height+48, tunedColours[m], 72+i*110, top+height+52, m)
+	}
+	fmt.Fprintf(&b, `<path d="M%d %.1fh18" stroke="#333" stroke-dasharray="4 3"/><text x="%d" y="%.1f">best fixed setting</text></svg>`, 600, top+height+48, 622, top+height+52)
+	return b.Bytes()
+}
