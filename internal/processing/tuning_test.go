@@ -3,6 +3,7 @@ package processing
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -328,12 +329,16 @@ func TestOperatorTunes(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		f.style(own)
 		time.Sleep(30 * time.Second)
-		rep, err := w.feedback(bus.FeedbackRequest{Alert: "cam-1.1", Note: "the lens was changed"})
+		at := func() bus.Alert {
+			all := w.alerts()
+			return all[slices.IndexFunc(all, func(a bus.Alert) bool { return a.Class == bus.ClassSource })]
+		}
+		rep, err := w.feedback(bus.FeedbackRequest{Alert: at().ID, Note: "the lens was changed"})
 		if err != nil || rep.Contested || rep.Proposed >= rep.Sensitivity || rep.Proposed == 0 {
 			t.Fatalf("%+v, %v", rep, err)
 		}
-		if a := w.alerts(); a[0].Answer != bus.AnswerFalse {
-			t.Errorf("at the alert: %+v", a[0])
+		if a := at(); a.Answer != bus.AnswerFalse {
+			t.Errorf("at the alert: %+v", a)
 		}
 		time.Sleep(90 * time.Second)
 		i := w.tuning(bus.TuningRequest{})
