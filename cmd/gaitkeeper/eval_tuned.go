@@ -49,7 +49,7 @@ var tunedStarts = []struct {
 	cutoff float64
 }{{"far too jumpy", 0.25}, {"far too dull", 3}}
 
-var tunedMethods = []string{"controller", "bayesian", "random", "grid", "system"}
+var tunedMethods = []string{"controller", "bayesian", "random", "grid"}
 
 func (c *evalCommand) tuned(ctx context.Context, con console) error {
 	streams, err := c.tunedStreams(ctx)
@@ -389,8 +389,6 @@ func (st *tunedState) set(s *tunedStream, method string, prior float64, seed uin
 		want = search(tune.Random{Rand: rng})
 	case "grid":
 		want = search(&tune.Grid{Side: tunedTrials, Rand: rng})
-	case "system":
-		want = tune.Propose(d, tune.Task{Goal: tunedGoal, Current: st.params, Prior: prior, Seed: seed, Trials: tunedTrials}).Params
 	}
 	st.params = tune.Bounded(st.params, want)
 }

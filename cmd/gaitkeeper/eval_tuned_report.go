@@ -69,7 +69,7 @@ func (r tunedReport) print(w io.Writer) error {
 	return table(w, rows)
 }
 
-var tunedColours = map[string]string{"controller": "#1b6ca8", "bayesian": "#c0392b", "random": "#7f8c8d", "grid": "#d68910", "system": "#1e8449"}
+var tunedColours = map[string]string{"controller": "#1b6ca8", "bayesian": "#c0392b", "random": "#7f8c8d", "grid": "#d68910"}
 
 // svg draws the cost over the answers, from each start: the mean of the seeds, and
 // between the least and the most of them.
