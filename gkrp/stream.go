@@ -26,6 +26,7 @@ type Stream struct {
 	cfg       *StreamConfig
 	live      *Session  // its device confirmed a key
 	candidate *Session  // its device has not yet
+	since     time.Time // the live session is live here
 	seen      time.Time // the live session's last accepted media
 	sends     time.Time // the candidate's last accepted media
 	heldAt    time.Time // when a held newcomer was last told of
@@ -88,6 +89,13 @@ type Replaced struct{ Why string }
 
 func (Replaced) effect() {}
 
+// Insists is given when a second session is refused whose nonce is younger than the
+// live one: somebody has the device's identity now. A HELLO that was proven before,
+// of a session that the device gave up, a broker can have kept.
+type Insists struct{ Session gk.SessionID }
+
+func (Insists) effect() {}
+
 // NewStream begins without a session.
 func NewStream(id gk.StreamID, device gk.DeviceID, cfg *StreamConfig) *Stream {
 	return &Stream{ID: id, Device: device, cfg: cfg, proof: cfg.Urgent}
@@ -97,7 +105,7 @@ func NewStream(id gk.StreamID, device gk.DeviceID, cfg *StreamConfig) *Stream {
 func (s *Stream) Resume(now time.Time, r Record) []Of {
 	r.Term = s.cfg.Term
 	sess, fx := Resume(now, r, s.cfg.Timing(r.Transports))
-	s.live = sess
+	s.live, s.since = sess, now
 	return of(sess, fx)
 }
 
@@ -200,7 +208,7 @@ func (s *Stream) step(now time.Time, x *Session, in Input) []Of {
 		if old := s.live; old != nil {
 			out = append(out, s.replaced(old, "a new session took its place")...)
 		}
-		s.live, s.candidate, s.seen = x, nil, now
+		s.live, s.candidate, s.seen, s.since = x, nil, now, now
 	}
 	out = append(out, of(x, fx)...)
 	if x.over {
@@ -327,6 +335,9 @@ func (s *Stream) hello(now time.Time, m *Hello, in From) []Of {
 		}
 		if !l.Record.Ended && now.Sub(s.seen) < s.cfg.SilentAfter {
 			out := s.reject(m.Session, in.Heard, CodeBusy, "another session of this stream is sending", s.cfg.BusyRetry)
+			if s.fresher(now, m) {
+				out = append(out, Of{l, Insists{m.Session}})
+			}
 			return append(out, s.held(now, m.Session)...)
 		}
 	}
@@ -386,6 +397,13 @@ func (s *Stream) nonce(stretch uint64, m *Hello) []byte {
 	h.Write(binary.BigEndian.AppendUint64(nil, stretch))
 	fmt.Fprintf(h, "%s/%s/%s", m.Device, m.Stream, m.Session)
 	return h.Sum(nil)
+}
+
+// fresher tells whether a fresh HELLO's nonce was given out in a later stretch than the
+// one in which the live session became it.
+func (s *Stream) fresher(now time.Time, m *Hello) bool {
+	n := s.stretch(now)
+	return n > s.stretch(s.since) && hmac.Equal(m.Nonce, s.nonce(n, m))
 }
 
 func (s *Stream) fresh(now time.Time, m *Hello) bool {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
-	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 )
 
@@ -85,15 +84,5 @@ func (st *stream) hold(now time.Time) {
 				}
 			})
 		})
-	}
-}
-
-// noteHold takes an event of the protocol that has to do with holding.
-func (st *stream) noteHold(now time.Time, e gk.Event) {
-	switch {
-	case e.Kind == gk.EventSessionRejected && e.Detail["code"] == string(gkrp.CodeBusy):
-		st.holding.refused(now)
-	case e.Kind == gk.EventSessionStarted: // one of the two has given way
-		st.holding.last, st.holding.insist = time.Time{}, false
 	}
 }

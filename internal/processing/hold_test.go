@@ -32,7 +32,7 @@ func TestInsistingNewcomerHoldsTheStream(t *testing.T) {
 		d.kill()
 		d = twin() // restarted
 		d.run()
-		time.Sleep(20 * time.Second)
+		time.Sleep(40 * time.Second) // nonces that were given out before the restart are no evidence
 		if h := holds(); len(h) != 1 {
 			t.Errorf("a restart holds the stream: %+v", h)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
@@ -41,6 +42,8 @@ func (st *stream) execute(effects []gkrp.Of) {
 			})
 		case gkrp.Reported:
 			st.reported(x, fx.Report)
+		case gkrp.Insists:
+			st.holding.refused(st.svc.now())
 		case gkrp.Tell:
 			st.tell(x, fx.Event)
 		case gkrp.Close:
@@ -288,7 +291,9 @@ func (st *stream) tell(x *gkrp.Session, e gk.Event) {
 		st.done(e.Epoch, e.Took)
 	}
 	st.behaviour.event(e.At, e)
-	st.noteHold(e.At, e)
+	if e.Kind == gk.EventSessionStarted { // one of the two has given way
+		st.holding.last, st.holding.insist = time.Time{}, false
+	}
 	st.svc.tell(e)
 }
 
