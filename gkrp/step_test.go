@@ -503,15 +503,7 @@ func TestNewcomerGivesWayToMediaThatGoesOn(t *testing.T) {
 
 // A candidate whose media is there is not pushed out by a HELLO that a broker kept.
 func TestHelloDoesNotPushOutACandidateThatSends(t *testing.T) {
-	s := NewStream("cam-1", "cam-1", &StreamConfig{
-		SilentAfter: time.Second, Started: t0, Place: func(time.Time) []gk.TransportID { return []gk.TransportID{"t1"} },
-		SSRC: func(gk.StreamID) uint32 { return 7 }, Timing: func([]gk.TransportID) Timing { return Timing{} },
-	})
-	hello := func(id byte) []Of {
-		h := &Hello{Device: "cam-1", Stream: "cam-1", Session: gk.SessionID{id}, Versions: []Version{CurrentVersion}, Suites: []Suite{SuiteMLKEM768X25519}}
-		h.Nonce = s.nonce(s.stretch(t0), h)
-		return s.Step(t0, From{Heard: Heard{Message: h}})
-	}
+	s, hello := greeted()
 	hello(1)
 	hello(2)
 	if s.candidate == nil || s.candidate.Record.Session != (gk.SessionID{2}) {

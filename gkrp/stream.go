@@ -32,7 +32,7 @@ type Stream struct {
 	heldAt    time.Time // when a held newcomer was last told of
 	proof     Budget
 	spentAt   time.Time      // when a spent budget was last told of
-	closed    []gk.SessionID // that another took the place of, newest last
+	closed    []gk.SessionID // that are over here, newest last
 }
 
 // StreamConfig is what all streams of a service share.
@@ -212,6 +212,7 @@ func (s *Stream) step(now time.Time, x *Session, in Input) []Of {
 	}
 	out = append(out, of(x, fx)...)
 	if x.over {
+		s.close(x)
 		if x == s.live {
 			s.live = nil
 		} else {
@@ -229,15 +230,21 @@ func of(x *Session, fx []Effect) []Of {
 	return out
 }
 
-// keptClosed is how many sessions are remembered that have to begin anew.
+// keptClosed is how many sessions are remembered that cannot begin again.
 const keptClosed = 16
 
-// replaced ends a session whose place another one takes. Its keys are wiped, and
-// that may take a while: it cannot begin again.
-func (s *Stream) replaced(x *Session, why string) []Of {
+// close remembers that a session is over. Its keys are wiped, and that may take a
+// while: a HELLO of it that comes late, or that its device says again because it
+// missed the end, must not begin it anew.
+func (s *Stream) close(x *Session) {
 	if s.closed = append(s.closed, x.Record.Session); len(s.closed) > keptClosed {
-		s.closed = s.closed[1:]
+		s.closed = slices.Delete(s.closed, 0, 1)
 	}
+}
+
+// replaced ends a session whose place another one takes.
+func (s *Stream) replaced(x *Session, why string) []Of {
+	s.close(x)
 	var out []Of
 	if !x.Candidate() && !x.Record.Ended {
 		out = append(out, Of{x, Tell{gk.Event{Kind: gk.EventSessionEnded, Epoch: x.Record.Epoch, Detail: map[string]string{"by": "service", "why": why}}}})
