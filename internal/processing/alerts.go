@@ -96,17 +96,33 @@ func (k *alertBook) raise(now time.Time, a bus.Alert) *bus.Alert {
 	return have
 }
 
-// drop makes room: the oldest closed one of what matters least.
+// drop makes room: the oldest closed one of what matters least. The newest that count
+// against the budget of rotations stay: a flood of others must not earn it back.
 func (k *alertBook) drop() {
-	for _, classes := range [][]bus.Class{{bus.ClassNoise}, {bus.ClassPath}, nil} {
-		i := slices.IndexFunc(k.all, func(a bus.Alert) bool {
-			return !a.Closed.IsZero() && (classes == nil || slices.Contains(classes, a.Class))
-		})
+	spent := map[string]bool{}
+	for i := len(k.all) - 1; i >= 0 && len(spent) < sourceBurst; i-- {
+		if spends(&k.all[i]) {
+			spent[k.all[i].ID] = true
+		}
+	}
+	for _, least := range []func(a *bus.Alert) bool{
+		func(a *bus.Alert) bool { return a.Class == bus.ClassNoise },
+		func(a *bus.Alert) bool { return a.Class == bus.ClassPath },
+		func(a *bus.Alert) bool { return !spent[a.ID] },
+	} {
+		i := slices.IndexFunc(k.all, func(a bus.Alert) bool { return !a.Closed.IsZero() && least(&a) })
 		if i >= 0 {
 			k.all = slices.Delete(k.all, i, i+1)
 			return
 		}
 	}
+}
+
+// spends reports whether an alert counts against the budget of rotations by evidence
+// about the source: it changed the key, and nothing says that it was real.
+func spends(a *bus.Alert) bool {
+	return a.Class == bus.ClassSource && (a.Done == bus.DoneRotated || a.Done == bus.DoneOrdered) &&
+		a.Answer != bus.AnswerReal && a.Outcome != bus.OutcomeStaleProven
 }
 
 // see notes that an alert's cause was seen again. Evidence is a line for each kind,

@@ -289,14 +289,14 @@ func (b *behaviour) watched(now time.Time, alarm bool) {
 }
 
 // rotationsLeft is how many rotations evidence about the source may cause now. Those
-// of alerts that were real are not counted, so that a theft uses nothing up.
+// of alerts that were called or proven real are not counted, so that a theft uses
+// nothing up.
 func (b *behaviour) rotationsLeft(now time.Time) int {
 	left := sourceBurst
 	since := now.Add(-sourceBurst * b.cfg.Tuning.FalseEvery)
 	for i := range b.alerts.all {
 		a := &b.alerts.all[i]
-		if a.Class == bus.ClassSource && (a.Done == bus.DoneRotated || a.Done == bus.DoneOrdered) && a.Opened.After(since) &&
-			a.Answer != bus.AnswerReal && a.Outcome != bus.OutcomeStaleProven {
+		if spends(a) && a.Opened.After(since) && !b.proven(a) {
 			left--
 		}
 	}
