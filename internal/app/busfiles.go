@@ -44,6 +44,12 @@ const (
 
 const busCAKeyFile = "bus-ca-key.pem"
 
+// busServerURI names a NATS server in its certificate. Servers know one another by
+// it: a process's certificate, of the same CA, must not open the door between
+// servers, behind which there are no permissions. No user's URI is like it: those
+// name a role and a process.
+var busServerURI = &url.URL{Scheme: "gaitkeeper-bus", Opaque: "nats-server"}
+
 // ParseBusProcess reads NAME=ROLE,ROLE.
 func ParseBusProcess(text string) (BusProcess, error) {
 	name, list, ok := strings.Cut(text, "=")
@@ -241,6 +247,7 @@ func (w *busWriter) server(s BusServer, all []BusServer, accounts string) error 
 	place := filepath.Join(w.dir, "server-"+name)
 	t := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: name},
+		URIs:        []*url.URL{busServerURI},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, // servers are one another's clients
 	}
 	if ip := net.ParseIP(s.Host); ip != nil {
@@ -270,8 +277,8 @@ func serverConfig(s BusServer, name string, all []BusServer) string {
 		for i, o := range all {
 			routes[i] = fmt.Sprintf("\"nats-route://%s\"", net.JoinHostPort(o.Host, strconv.Itoa(o.ClusterPort)))
 		}
-		fmt.Fprintf(&b, "\ncluster {\n  name: gaitkeeper\n  listen: \"0.0.0.0:%d\"\n  routes: [%s]\n  tls {\n  %s    verify: true\n  }\n}\n",
-			s.ClusterPort, strings.Join(routes, ", "), strings.ReplaceAll(tls, "\n  ", "\n    "))
+		fmt.Fprintf(&b, "\ncluster {\n  name: gaitkeeper\n  listen: \"0.0.0.0:%d\"\n  routes: [%s]\n  authorization { user: %q }\n  tls {\n  %s    verify_and_map: true\n  }\n}\n",
+			s.ClusterPort, strings.Join(routes, ", "), busServerURI.String(), strings.ReplaceAll(tls, "\n  ", "\n    "))
 	}
 	return b.String()
 }

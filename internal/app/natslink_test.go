@@ -2,9 +2,11 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -314,6 +316,68 @@ func TestExternalBusRefusals(t *testing.T) {
 	gone.starting = ctx
 	if _, err := gone.connect(bus.RoleKMS); err == nil || !strings.Contains(err.Error(), "cannot be reached") {
 		t.Errorf("nobody there: %v", err)
+	}
+}
+
+// TestRoutesAreForServersAlone: behind the port by which servers form a cluster there
+// are no permissions. A process's certificate, though of the same CA, does not open it.
+func TestRoutesAreForServersAlone(t *testing.T) {
+	dir := t.TempDir()
+	var servers []BusServer
+	for _, name := range []string{"a", "b"} {
+		s := BusServer{Host: "127.0.0.1", Name: name, Install: filepath.Join(dir, "server-"+name), Store: filepath.Join(dir, "store-"+name)}
+		_, s.Port = freeTCP(t)
+		_, s.ClusterPort = freeTCP(t)
+		servers = append(servers, s)
+	}
+	if err := WriteBus(dir, servers, []BusProcess{{"main", []string{roleKMS}}, {"t1", []string{roleTransport}}}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	start := func(opts *server.Options) *server.Server {
+		opts.NoSigs, opts.NoLog, opts.Host, opts.JetStream = true, true, "127.0.0.1", false
+		srv, err := server.NewServer(opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv.Start()
+		t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+		return srv
+	}
+	joined := func(srv *server.Server, within time.Duration) bool {
+		for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			if srv.NumRoutes() > 0 {
+				return true
+			}
+		}
+		return false
+	}
+	configured := func(s BusServer) *server.Options {
+		opts, err := server.ProcessConfigFile(filepath.Join(s.Install, "nats-server.conf"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return opts
+	}
+	a := start(configured(servers[0]))
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "process-t1", "transport.pem"), filepath.Join(dir, "process-t1", "transport-key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := bus.ReadCAFile("", filepath.Join(dir, busCAFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(&server.Options{
+		ServerName: "thief", Port: -1,
+		Cluster: server.ClusterOpts{Name: "gaitkeeper", Host: "127.0.0.1", Port: -1, TLSTimeout: 10, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: bus.Pool(ca), ClientCAs: bus.Pool(ca), ServerName: "127.0.0.1"}},
+		Routes:  []*url.URL{{Scheme: "nats-route", Host: fmt.Sprintf("127.0.0.1:%d", servers[0].ClusterPort)}},
+	})
+	if joined(a, 3*time.Second) {
+		t.Error("a transport's certificate is taken for a server's")
+	}
+	b := start(configured(servers[1]))
+	if !joined(b, 20*time.Second) {
+		t.Error("the servers do not form a cluster")
 	}
 }
 
