@@ -71,14 +71,15 @@ func (w *sweep) control(g Goal, prior float64) float64 {
 	}
 	missed := math.Inf(1)
 	for i := least; i < cutoffs; i++ {
-		if i == least || gridCutoff(i) <= highest {
-			missed = min(missed, 1-w[i].Detected())
-		}
+		missed = min(missed, 1-w[i].Detected())
 	}
-	best := gridCutoff(least)
-	for i := least; i < cutoffs && gridCutoff(i) <= highest; i++ {
-		if 1-w[i].Detected() <= missed+tie {
-			best = gridCutoff(i)
+	// Too low a cut-off misses as well: an episode that never ends hides the next. So
+	// where nothing up to the highest finds as much, it is the first above that does.
+	best, found := gridCutoff(least), false
+	for i := least; i < cutoffs; i++ {
+		c := gridCutoff(i)
+		if 1-w[i].Detected() <= missed+tie && (c <= highest || !found) {
+			best, found = c, true
 		}
 	}
 	if w[least].Real == 0 {
