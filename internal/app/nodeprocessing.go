@@ -85,13 +85,23 @@ func (n *Node) runInTurn(ctx context.Context, p processor) error {
 			return nil
 		}
 		log.Info("serving")
-		courier, err := n.dialBroker(ctx, p.creds)
-		if err != nil {
-			return err
-		}
 		group, held := errgroup.WithContext(ctx)
 		group.Go(func() error { return lease.Hold(held) })
-		group.Go(func() error { return n.runProcessing(held, p, courier) })
+		// The lease is held while the broker is dialled: one that does not answer takes
+		// longer than a lease lives, and instances would take it from one another for ever.
+		group.Go(func() error {
+			courier, err := n.dialBroker(held, p.creds)
+			switch {
+			case held.Err() != nil:
+				if err == nil {
+					courier.Close()
+				}
+				return nil
+			case err != nil:
+				return err
+			}
+			return n.runProcessing(held, p, courier)
+		})
 		if err := group.Wait(); !errors.Is(err, store.ErrLeaseLost) {
 			return err
 		}
