@@ -201,7 +201,7 @@ func (st *stream) settle(o settle) {
 			g.Promote(now, st.svc.cfg.Behaviour.Tuning.Watch, o.saw)
 			return []gk.Event{settingEvent(gk.EventSettingLive, g.Live())}, nil
 		case settleRevert:
-			if g.Live().Revision != o.revision || g.Revert(now, g.Revision, 0, "tuning", o.saw) != nil {
+			if g.Live().Revision != o.revision || !g.TakeBack(now, o.saw) {
 				return nil, errUnchanged
 			}
 			return []gk.Event{settingEvent(gk.EventSettingReverted, g.Live())}, nil

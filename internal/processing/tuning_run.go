@@ -60,11 +60,13 @@ func (st *stream) search(ctx context.Context) (*found, error) {
 		return nil, err
 	}
 	start := svc.now()
+	current := rec.Guard.Live().Params
 	p := tune.Propose(&m.data, tune.Task{
-		Goal: svc.cfg.Behaviour.Tuning.goal(), Current: rec.Guard.Live().Params, Prior: tune.CutoffOf(svc.prior(ctx).Sensitivity),
+		Goal: svc.cfg.Behaviour.Tuning.goal(), Current: current, Prior: tune.CutoffOf(svc.prior(ctx).Sensitivity),
 		Seed: seedOf(st.id),
 		More: func() bool { return ctx.Err() == nil && svc.now().Sub(start) < runTimeout },
 	})
+	p.Bound(&m.data, current)
 	if err := st.keepContext(ctx, m); err != nil {
 		svc.log.Warn("the scores around labels were not written down", "stream", st.id, "error", err)
 	}
@@ -283,13 +285,14 @@ func (s *Service) serveFleet(ctx context.Context, r bus.FleetRequest) (bus.Fleet
 		Goal: s.cfg.Behaviour.Tuning.goal(), Current: current, Prior: middle, Fleet: true, Seed: uint64(len(logs)),
 		More: func() bool { return ctx.Err() == nil && s.now().Sub(start) < fleetTimeout },
 	})
+	f.Bound(&all.data, current)
 	f.took = s.now().Sub(start)
 	f.record.Guard = tune.NewGuard(start, current, "")
 	info.Proposal = f.describe()
 	if !r.Apply {
 		return info, nil
 	}
-	if err := s.keepPrior(ctx, tune.Bounded(current, f.Params)); err != nil {
+	if err := s.keepPrior(ctx, f.Params); err != nil {
 		return info, err
 	}
 	by := r.By

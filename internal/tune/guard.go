@@ -185,6 +185,29 @@ func Bounded(from, want Params) Params {
 	return out
 }
 
+// Bound brings a proposal within one step of the settings that decide, and says what
+// is expected of that step: it is what can go live.
+func (p *Proposal) Bound(d *Data, current Params) {
+	bounded := Bounded(current, p.Params)
+	if bounded != p.Params {
+		p.Params, p.Then = bounded, d.Judge(bounded)
+	}
+}
+
+// Jumpier reports whether these settings alarm wherever the others do, and more: at
+// lower cut-offs, or at the same with greater weights or sooner.
+func (p *Params) Jumpier(than Params) bool {
+	if p.Sensitivity != than.Sensitivity {
+		return p.Sensitivity > than.Sensitivity
+	}
+	for g := range p.Weights {
+		if p.Weights[g] < than.Weights[g] {
+			return false
+		}
+	}
+	return p.Persistence <= than.Persistence && *p != than
+}
+
 // Promote makes the setting in the shadow the live one. It must not be called while an
 // episode runs. watch is for how long it can be taken back by itself.
 func (g *Guard) Promote(now time.Time, watch time.Duration, saw string) {
@@ -238,6 +261,20 @@ func (g *Guard) Revert(now time.Time, saw, to uint64, by, reason string) error {
 	g.push(s)
 	g.Watching = time.Time{}
 	return nil
+}
+
+// TakeBack goes back from a young setting that alarms too much, unless the one before
+// alarms more. It reports whether it did.
+func (g *Guard) TakeBack(now time.Time, saw string) bool {
+	back := g.Clone()
+	if back.Revert(now, back.Revision, 0, "tuning", saw) != nil {
+		return false
+	}
+	if before := back.Live().Params; before.Jumpier(g.Live().Params) {
+		return false
+	}
+	*g = back
+	return true
 }
 
 // Allowed is how many alarms may come in so many hours of a setting that is expected

@@ -50,6 +50,40 @@ func TestGuardRails(t *testing.T) {
 	}
 }
 
+// TestTakenBackOnlyToWhatAlarmsLess: too many alarms of a duller setting are no reason
+// for the jumpier one before it.
+func TestTakenBackOnlyToWhatAlarmsLess(t *testing.T) {
+	heavy, patient := DefaultParams(), DefaultParams()
+	heavy.Weights[2], patient.Persistence = 1.4, 2
+	for _, c := range []struct {
+		name string
+		to   Params
+		want bool
+	}{{"lower cut-off", at(0.7), true}, {"higher cut-off", at(1.5), false}, {"greater weight", heavy, true}, {"more persistent", patient, false}} {
+		g := NewGuard(epoch, DefaultParams(), "")
+		if err := g.Propose(epoch, 1, proposal("operator", c.to, 1)); err != nil {
+			t.Fatal(err)
+		}
+		g.Promote(epoch, time.Hour, "")
+		if got := g.TakeBack(epoch, "alarms"); got != c.want || (g.Live().Params == DefaultParams()) != c.want {
+			t.Errorf("%s: taken back %v, live %+v", c.name, got, g.Live().Params)
+		}
+	}
+}
+
+// TestExpectedIsOfTheStep: a proposal further away than a step goes promises what the
+// step does.
+func TestExpectedIsOfTheStep(t *testing.T) {
+	d := newStream(5, 1.2, 0.4).quiet(2).data()
+	p := Proposal{Params: at(3)}
+	p.Then = d.Judge(p.Params)
+	promised := p.Then.False
+	p.Bound(d, DefaultParams())
+	if p.Params != at(MaxStep) || p.Then != d.Judge(p.Params) || p.Then.False <= promised {
+		t.Errorf("%+v promises %.1f false alarms; at 3 limits it was %.1f", p.Params, p.Then.False, promised)
+	}
+}
+
 // TestGuardNeverLeavesItsRange: whatever is proposed, in whatever order, exactly one
 // setting decides, no change is greater than a step, and none leaves the range.
 func TestGuardNeverLeavesItsRange(t *testing.T) {
