@@ -300,8 +300,20 @@ func Confine(p, from *Profile) {
 			*have = max(*have, to-l.reach(from))
 		}
 	}
+	// A few foreign words in ten seconds are forgiven, and regimes share their words: one
+	// that nobody announced brings none, and no greater packet.
+	p.Vocabulary.Words = slices.DeleteFunc(slices.Clone(p.Vocabulary.Words), func(w Word) bool { return !from.Vocabulary.said(w.Token) })
+	p.Vocabulary.Partial = p.Vocabulary.Partial && from.Vocabulary.Partial
+	if q := &p.Vocabulary.Quantum; *q != 0 && (from.Vocabulary.Quantum == 0 || *q%from.Vocabulary.Quantum != 0) {
+		*q = from.Vocabulary.Quantum
+	}
+	if p.Cap > from.Cap {
+		p.Cap, p.CapShare = from.Cap, from.CapShare
+	}
 	for f := range p.Vocabulary.Families {
-		own, of := &p.Vocabulary.Families[f].Limit, from.Vocabulary.Families[f].Limit
+		have := &p.Vocabulary.Families[f]
+		have.Known = min(have.Known, from.Vocabulary.Families[f].Known)
+		own, of := &have.Limit, from.Vocabulary.Families[f].Limit
 		if of != 0 && (*own == 0 || *own > of) {
 			*own = of
 		}

@@ -236,7 +236,15 @@ func TestConfined(t *testing.T) {
 	p.Vocabulary.Families[feature.FamilyUnit].Limit = 0
 	p.Fours[feature.ByteRate].Min -= 4
 	least := p.Fours[feature.ByteRate].Min
+	foreign := Word{Token: feature.Token(feature.FamilyUnit)<<28 | 0xbad}
+	p.Vocabulary.Words = append(slices.Clone(p.Vocabulary.Words), foreign)
+	slices.SortFunc(p.Vocabulary.Words, func(a, b Word) int { return int(a.Token) - int(b.Token) })
+	p.Cap, p.Vocabulary.Quantum, p.Vocabulary.Partial, p.Vocabulary.Families[feature.FamilyUnit].Known = from.Cap+1, 1, true, 1000
 	Confine(&p, from)
+	if y := p.Vocabulary; y.said(foreign.Token) || len(y.Words) != len(from.Vocabulary.Words) || p.Cap != from.Cap || y.Quantum != from.Vocabulary.Quantum ||
+		y.Partial || y.Families[feature.FamilyUnit].Known != from.Vocabulary.Families[feature.FamilyUnit].Known {
+		t.Errorf("words: %d of %d known, cap %d after %d, quantum %d after %d, %+v", len(y.Words), len(from.Vocabulary.Words), p.Cap, from.Cap, y.Quantum, from.Vocabulary.Quantum, y.Families[feature.FamilyUnit])
+	}
 	if p.LoopMax > 0.1 || p.MaxGap > 2*from.MaxGap+20e6 || p.Counts[echoes].Worst > 1 || p.Vocabulary.Families[feature.FamilyUnit].Limit == 0 {
 		t.Errorf("still open: loop %.2f, gap %.0f, echoes %g", p.LoopMax, p.MaxGap, p.Counts[echoes].Worst)
 	}

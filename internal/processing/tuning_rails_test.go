@@ -6,6 +6,7 @@ import (
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 )
 
 // disturb plays so many episodes of a foreign source.
@@ -40,5 +41,33 @@ func TestProofSpendsNoSourceBudget(t *testing.T) {
 	}
 	if left := s.b.rotationsLeft(s.now); left != sourceBurst {
 		t.Errorf("%d rotations for the source, %d are left", s.rotates, left)
+	}
+}
+
+// TestFoundRegimeTeachesNothing: a foreign word every six seconds accuses nobody; a
+// regime that is found meanwhile must not make them the source's own.
+func TestFoundRegimeTeachesNothing(t *testing.T) {
+	s := learned(t)
+	s.e.style = own
+	s.e.style.predicted = 14
+	taught := map[feature.Token]bool{}
+	for i := range hops(16 * time.Minute) {
+		s.now = s.now.Add(feature.Hop)
+		w := s.e.hop()
+		if i%24 == 0 {
+			word := feature.Token(feature.FamilyUnit)<<28 | feature.Token(0x0bad000+i/24%16)
+			w.Tokens.Put(feature.TokenCount{Token: word, Count: 1})
+			taught[word] = true
+		}
+		s.b.window(s.now, s.session, 1, feature.H264, &w)
+		s.collect()
+	}
+	if modes := s.b.judge.Modes(); len(modes) != 2 || !modes[1].Found {
+		t.Fatalf("no regime was found: %+v", modes)
+	}
+	for word := range taught {
+		if s.b.judge.Profile().Vocabulary.Has(word) {
+			t.Errorf("%v is a word of the source now", word)
+		}
 	}
 }
