@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -37,10 +38,11 @@ func (n *Node) startKMS(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("key store: %w", err)
 	}
-	if err := n.leadKMS(ctx, kv); err != nil {
+	unsure, err := n.leadKMS(ctx, kv)
+	if err != nil {
 		return err
 	}
-	cfg := kms.Config{KEK: kek, Lease: n.cfg.Lease, Suites: []gkrp.Suite{gkrp.SuiteMLKEM768X25519}, Log: n.log("kms")}
+	cfg := kms.Config{KEK: kek, Lease: n.cfg.Lease, Unsure: unsure, Suites: []gkrp.Suite{gkrp.SuiteMLKEM768X25519}, Log: n.log("kms")}
 	if n.cfg.AllowX25519 {
 		cfg.Suites = append(cfg.Suites, gkrp.SuiteX25519)
 	}
@@ -56,18 +58,19 @@ func (n *Node) startKMS(ctx context.Context) error {
 }
 
 // leadKMS waits until no other key management service serves the same store, and
-// ends this process when another takes over: what it has in memory is then old.
-func (n *Node) leadKMS(ctx context.Context, kv store.KV) error {
+// ends this process when another takes over: what it has in memory is then old. It
+// gives how long that may have been so without being known here.
+func (n *Node) leadKMS(ctx context.Context, kv store.KV) (unsure func() time.Duration, err error) {
 	if !n.cfg.external() {
-		return nil // the data directory's lock sees to it
+		return nil, nil // the data directory's lock sees to it
 	}
 	log := n.log("kms")
 	lease := store.NewLease(kv, leaseKey, n.cfg.ID)
 	if err := lease.Acquire(ctx, func(holder string) { log.Info("standing by", "serving", holder) }); err != nil {
-		return fmt.Errorf("key management: %w", err)
+		return nil, fmt.Errorf("key management: %w", err)
 	}
 	n.stages.start("kms lease", lease.Hold)
-	return nil
+	return lease.Unsure, nil
 }
 
 // readPassphrase reads the first line of the file, if one is named.

@@ -59,8 +59,15 @@ func (s *Service) listDevices(_ context.Context, req bus.DevicesRequest) (bus.De
 // leaseFor signs the word that a transport may use keys of sessions for a lease's
 // length, counted from the beat that it marked.
 func (s *Service) leaseFor(t gk.TransportID, mark []byte, sessions ...gkrp.LeaseSession) ([]byte, error) {
+	length := s.cfg.Lease
+	if s.cfg.Unsure != nil {
+		length -= min(s.cfg.Unsure(), length)
+	}
+	if length < time.Millisecond {
+		return nil, bus.Refuse(bus.CodeUnavailable, "the key store has not answered for %v: another instance may serve, and know of revocations", s.cfg.Lease)
+	}
 	return gkrp.SignLease(s.signer, s.signer.kid, &gkrp.Lease{
-		Transport: t, Mark: mark, ForMs: uint32(s.cfg.Lease.Milliseconds()), Sessions: sessions,
+		Transport: t, Mark: mark, ForMs: uint32(length.Milliseconds()), Sessions: sessions,
 	})
 }
 

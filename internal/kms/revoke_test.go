@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -113,6 +114,45 @@ func TestLeasesAreSigned(t *testing.T) {
 	}
 	_, err = s.release(t.Context(), release)
 	refused(t, err, bus.CodeRevoked)
+}
+
+// Where another instance may serve by now, and know of a revocation, leases end one
+// length after that became possible, and none is signed past it.
+func TestLeasesAreShorterWhereAnotherMayServe(t *testing.T) {
+	s := newSite(t, store.NewMemory())
+	c := s.enrolled("cam-1", "stage")
+	s.mustOpen(c, "stage", sid(1), 0)
+	tr := s.newRelay("t-1")
+	verifier, err := gkrp.NewVerifier(s.signer.public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var unsure time.Duration
+	s.cfg.Unsure = func() time.Duration { return unsure }
+	mark := bytes.Repeat([]byte{7}, 32)
+	ask := bus.StandingRequest{Transport: "t-1", Mark: mark, Sessions: []bus.SessionRef{{Device: "cam-1", Stream: "stage", Session: sid(1)}}}
+	release := bus.KMSReleaseRequest{Device: "cam-1", Stream: "stage", Session: sid(1), Transports: []bus.TransportReceiver{tr.word}, Marks: map[gk.TransportID][]byte{"t-1": mark}}
+	for _, unsure = range []time.Duration{0, 400 * time.Millisecond, defaultLease - time.Second, defaultLease, time.Hour, math.MaxInt64} {
+		standing, err := s.standing(t.Context(), ask)
+		if unsure >= defaultLease {
+			refused(t, err, bus.CodeUnavailable)
+			_, err = s.release(t.Context(), release)
+			refused(t, err, bus.CodeUnavailable)
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		released, err := s.release(t.Context(), release)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range [][]byte{standing.Word, released.Words["t-1"]} {
+			if l, err := gkrp.OpenLease(verifier, word); err != nil || l.For() != defaultLease-unsure {
+				t.Errorf("unsure for %v: %+v, %v", unsure, l, err)
+			}
+		}
+	}
 }
 
 func TestRevocationVoidsTheToken(t *testing.T) {

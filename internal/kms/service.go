@@ -29,6 +29,10 @@ type Config struct {
 	// Lease is how long armed keys may serve without this service's word that
 	// their device is in good standing; 0: one minute.
 	Lease time.Duration
+	// Unsure is how long it may be that another instance serves in this one's place,
+	// and knows of revocations that this one does not. Leases are shorter by it. nil:
+	// there is no other.
+	Unsure func() time.Duration
 
 	KEK    KEK
 	Suites []gkrp.Suite // HPKE suites that keys may be sealed with; none: MLKEM768X25519 alone

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -17,13 +19,26 @@ import (
 // Time is counted in answers and not by clocks: a store that stalls for an
 // election, which silences the holder too, takes nothing from him. A holder that
 // was stalled itself learns of its replacement at its next write; what it orders
-// until then must be fenced otherwise.
+// until then must be fenced otherwise, or bounded by [Lease.Unsure].
 type Lease struct {
 	kv    KV
 	key   string
 	owner string
 	run   string // random: tells two processes of one name apart
 	rev   uint64 // of our own record
+	sure  atomic.Pointer[time.Time] // when it was certainly ours
+}
+
+// Unsure is how long it may be that another instance holds the lease: the time since
+// the last write that the store took was sent. It is of any length before there was
+// one. A machine that slept counts by the clock of the day, which did not.
+func (l *Lease) Unsure() time.Duration {
+	at := l.sure.Load()
+	if at == nil {
+		return math.MaxInt64
+	}
+	now := time.Now()
+	return max(now.Sub(*at), now.Round(0).Sub(at.Round(0)))
 }
 
 // LeaseBeat is how often a lease is renewed, and looked at.
@@ -133,10 +148,16 @@ func (l *Lease) write(ctx context.Context, rev uint64, rec leaseRecord) (uint64,
 	if err != nil {
 		return 0, err
 	}
+	sent := time.Now()
 	if rev == 0 {
-		return l.kv.Create(ctx, l.key, b)
+		rev, err = l.kv.Create(ctx, l.key, b)
+	} else {
+		rev, err = l.kv.Update(ctx, l.key, b, rev)
 	}
-	return l.kv.Update(ctx, l.key, b, rev)
+	if err == nil {
+		l.sure.Store(&sent)
+	}
+	return rev, err
 }
 
 func pause(ctx context.Context) error {

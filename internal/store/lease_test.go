@@ -133,6 +133,42 @@ func TestLeaseTakenFromASleeper(t *testing.T) {
 	})
 }
 
+// TestUnsureGrowsWhileTheStoreIsSilent: it counts from the last write that was
+// certainly there, and is small again when the store answers.
+func TestUnsureGrowsWhileTheStoreIsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kv := &stallingKV{KV: NewMemory()}
+		l := NewLease(kv, "owner", "one")
+		if got := l.Unsure(); got < 24*time.Hour {
+			t.Errorf("unsure for %v before it was ever held", got)
+		}
+		if err := l.Acquire(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- l.Hold(ctx) }()
+		time.Sleep(time.Minute + LeaseBeat/2)
+		if got := l.Unsure(); got > LeaseBeat {
+			t.Errorf("unsure for %v while the store answers", got)
+		}
+		kv.stalled.Store(true)
+		time.Sleep(30 * time.Second)
+		if got := l.Unsure(); got < 30*time.Second || got > 30*time.Second+LeaseBeat {
+			t.Errorf("unsure for %v after 30 s of silence", got)
+		}
+		kv.stalled.Store(false)
+		time.Sleep(leaseTimeout + 2*LeaseBeat)
+		if got := l.Unsure(); got > LeaseBeat {
+			t.Errorf("unsure for %v after the store came back", got)
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestLeaseAfterARestart: an instance that was killed goes on at once.
 func TestLeaseAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
