@@ -67,7 +67,7 @@ func New(cfg Config, conn bus.Conn) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	status, err := bus.TransportStatus.Hear(conn, s.metrics.status)
+	status, err := bus.TransportStatus.Hear(conn, s.metrics.status, nil) // processing tells of liars
 	if err != nil {
 		return nil, errors.Join(err, events.Close())
 	}

@@ -153,10 +153,10 @@ func TestExternalBusKeepsRolesApart(t *testing.T) {
 			}
 		}
 	}
-	if err := two.Publish("gk.transport-news.first", []byte("x")); err != nil {
+	if err := two.Publish("gk.transport-news.first.t2", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	if got := next("processing"); got != "gk.transport-news.first x" {
+	if got := next("processing"); got != "gk.transport-news.first.t2 x" {
 		t.Errorf("processing hears %q", got)
 	}
 	for len(asked) > 0 {
@@ -171,6 +171,7 @@ func TestExternalBusKeepsRolesApart(t *testing.T) {
 	for _, try := range []struct{ who, does, subject string }{
 		{"t1", "publish", "gk.kms.release"}, {"t1", "publish", "gk.kms.revoke"}, {"t1", "publish", "gk.kms.certify.transport.t2"},
 		{"t1", "publish", "gk.kms.certify.processing.p1"}, {"t1", "publish", "gk.transport.arm.t2"}, {"t1", "publish", "$KV.gk-kms.x"},
+		{"t1", "publish", "gk.transport-news.here.t2"}, {"t1", "publish", "gk.transport-news.here"},
 		{"t1", "subscribe", "gk.transport.arm.t2"}, {"t1", "subscribe", "gk.kms.release"}, {"t1", "subscribe", "gk.>"}, {"t1", "subscribe", ">"},
 		{"t1", "subscribe", "gk.events"}, {"t1", "subscribe", "_INBOX.processing.>"},
 		{"processing", "publish", "gk.kms.revoke"}, {"processing", "publish", "gk.kms.enroll"}, {"processing", "publish", "gk.kms.certify.transport.t1"},

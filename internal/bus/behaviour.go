@@ -10,7 +10,7 @@ import (
 // operators ask and say about it.
 const (
 	// TransportWindow tells, every 250 ms for each stream, how it behaved.
-	TransportWindow News[StreamWindow] = "gk.transport-news.window"
+	TransportWindow NewsOf[StreamWindow] = "gk.transport-news.window"
 
 	ProcessingAlerts  Call[AlertsRequest, AlertsReply]  = "gk.processing.alerts"
 	ProcessingExplain Call[ExplainRequest, Explanation] = "gk.processing.explain"
@@ -37,6 +37,9 @@ type StreamWindow struct {
 	Form      uint8          `cbor:"5,keyasint"` // a feature.Form
 	Window    []byte         `cbor:"6,keyasint"` // a feature.Window as it encodes itself
 }
+
+// From names the transport that announces it: see [NewsOf].
+func (w StreamWindow) From() gk.TransportID { return w.Transport }
 
 // The kinds of content that may be sealed. A profile and the settings of a stream that
 // are older than what was opened before are refused; of scores and windows there are

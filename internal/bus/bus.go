@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/fxamacker/cbor/v2"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
 )
 
 // Conn is a connection to the service bus, in the shape of NATS.
@@ -136,6 +138,37 @@ func (n News[T]) Hear(conn Conn, handle func(T)) (Subscription, error) {
 		if decMode.Unmarshal(data, &v) == nil {
 			handle(v)
 		}
+	})
+}
+
+// NewsOf is a [News] with one more subject token: which transport's it is. The bus
+// lets each transport announce in its own name only ([PermissionsOf]).
+type NewsOf[T interface{ From() gk.TransportID }] string
+
+// Tell announces v, in the name that v gives.
+func (n NewsOf[T]) Tell(conn Conn, v T) error {
+	return News[T](n.Subject(v.From())).Tell(conn, v)
+}
+
+// Subject is where the transport named from announces.
+func (n NewsOf[T]) Subject(from gk.TransportID) string { return string(n) + "." + string(from) }
+
+// Hear calls handle for every transport's announcement. One that does not decode is
+// dropped. So is one whose content names another transport than its subject, and
+// liar, unless nil, is told which transport said it.
+func (n NewsOf[T]) Hear(conn Conn, handle func(T), liar func(from gk.TransportID)) (Subscription, error) {
+	return conn.Subscribe(string(n)+".*", func(subject string, data []byte) {
+		var v T
+		if decMode.Unmarshal(data, &v) != nil {
+			return
+		}
+		if from := gk.TransportID(strings.TrimPrefix(subject, string(n)+".")); from != v.From() {
+			if liar != nil {
+				liar(from)
+			}
+			return
+		}
+		handle(v)
 	})
 }
 

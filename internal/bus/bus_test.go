@@ -112,14 +112,14 @@ func TestNewsKeepsOrder(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		got := make(chan FirstPacket, 100)
-		if _, err := TransportFirst.Hear(b, func(f FirstPacket) { got <- f }); err != nil {
+		if _, err := TransportFirst.Hear(b, func(f FirstPacket) { got <- f }, nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := b.Flush(ctx); err != nil {
 			t.Fatal(err)
 		}
 		for i := range 100 {
-			if err := TransportFirst.Tell(a, FirstPacket{Epoch: gk.Epoch(i)}); err != nil {
+			if err := TransportFirst.Tell(a, FirstPacket{Transport: "t1", Epoch: gk.Epoch(i)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -127,6 +127,41 @@ func TestNewsKeepsOrder(t *testing.T) {
 			if f := <-got; f.Epoch != gk.Epoch(i) {
 				t.Fatalf("announcement %d came as %d", i, f.Epoch)
 			}
+		}
+	})
+}
+
+// TestNewsInAnothersName: the bus keeps transports to their own subjects; what one of
+// them says there of itself must be so, too.
+func TestNewsInAnothersName(t *testing.T) {
+	eachConn(t, func(t *testing.T, a, b Conn) {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		got, liars := make(chan FirstPacket, 8), make(chan gk.TransportID, 8)
+		if _, err := TransportFirst.Hear(b, func(f FirstPacket) { got <- f }, func(from gk.TransportID) { liars <- from }); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+		forged, err := encMode.Marshal(FirstPacket{Transport: "t2", Epoch: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, err := range []error{
+			a.Publish(TransportFirst.Subject("t1"), forged),
+			a.Publish(string(TransportFirst), forged),
+			TransportFirst.Tell(a, FirstPacket{Transport: "t2", Epoch: 2}),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if f := <-got; f.Epoch != 2 {
+			t.Errorf("heard %+v", f)
+		}
+		if from := <-liars; from != "t1" || len(liars) > 0 {
+			t.Errorf("%q lied, and %d more", from, len(liars))
 		}
 	})
 }

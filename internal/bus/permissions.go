@@ -50,7 +50,7 @@ func PermissionsOf(r Role, id gk.TransportID) Permissions {
 	case RoleTransport:
 		me := "." + string(id)
 		p.Subscribe = []string{string(TransportAssign) + me, string(TransportArm) + me, string(TransportSwitch) + me, string(TransportRelease) + me, string(TransportLease) + me, string(TransportDisarm) + me, string(TransportReport) + me, string(TransportHold) + me}
-		p.Publish = []string{"gk.transport-news.>", string(Events), string(KMSInfo), certifies("transport", id)}
+		p.Publish = []string{"gk.transport-news.*" + me, string(Events), string(KMSInfo), certifies("transport", id)}
 	case RoleProcessing:
 		p.Subscribe = []string{"gk.processing.>", "gk.processing-news.>", "gk.transport-news.>"}
 		p.Publish = []string{"gk.transport.>", "gk.processing-news.>", string(Events), string(KMSInfo), string(KMSOpen), string(KMSRelease), string(KMSSetState), string(KMSDevice), string(KMSStanding), string(KMSSeal), string(KMSUnseal), certifies("processing", id)}

@@ -38,12 +38,27 @@ const (
 	TransportRelease CallTo[ReleaseStream, Empty] = "gk.transport.release"
 	TransportReport  CallTo[ReportRequest, Empty] = "gk.transport.report"
 
-	TransportHere   News[TransportAnnouncement] = "gk.transport-news.here"   // every 2 s and at start
-	TransportFirst  News[FirstPacket]           = "gk.transport-news.first"  // at once
-	TransportStatus News[StreamStatus]          = "gk.transport-news.status" // every second for each stream
-	TransportGone   News[EpochGone]             = "gk.transport-news.gone"   // an epoch is no longer armed
-	TransportProof  News[Proof]                 = "gk.transport-news.proof"  // at once, then at most every second for a key
+	TransportHere   NewsOf[TransportAnnouncement] = "gk.transport-news.here"   // every 2 s and at start
+	TransportFirst  NewsOf[FirstPacket]           = "gk.transport-news.first"  // at once
+	TransportStatus NewsOf[StreamStatus]          = "gk.transport-news.status" // every second for each stream
+	TransportGone   NewsOf[EpochGone]             = "gk.transport-news.gone"   // an epoch is no longer armed
+	TransportProof  NewsOf[Proof]                 = "gk.transport-news.proof"  // at once, then at most every second for a key
 )
+
+// From names the transport that announces it: see [NewsOf].
+func (a TransportAnnouncement) From() gk.TransportID { return a.Transport }
+
+// From names the transport that announces it: see [NewsOf].
+func (f FirstPacket) From() gk.TransportID { return f.Transport }
+
+// From names the transport that announces it: see [NewsOf].
+func (u StreamStatus) From() gk.TransportID { return u.Transport }
+
+// From names the transport that announces it: see [NewsOf].
+func (g EpochGone) From() gk.TransportID { return g.Transport }
+
+// From names the transport that announces it: see [NewsOf].
+func (p Proof) From() gk.TransportID { return p.Transport }
 
 // What the processing service answers and announces.
 const (

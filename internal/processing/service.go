@@ -97,8 +97,9 @@ type Service struct {
 	mu         sync.Mutex
 	streams    map[gk.StreamID]*stream
 	transports map[gk.TransportID]transport
-	outranked  chan struct{}   // closed when a later term has to be taken
-	raised     map[uint64]bool // terms that this instance tried to write down for that
+	outranked  chan struct{}           // closed when a later term has to be taken
+	liars      map[gk.TransportID]bool // told of
+	raised     map[uint64]bool         // terms that this instance tried to write down for that
 	ssrcs      map[uint32]gk.StreamID
 	wg         sync.WaitGroup
 	ctx        context.Context
@@ -129,6 +130,7 @@ func New(cfg Config, conn bus.Conn, courier bus.Courier, records store.KV, signe
 		outranked:  make(chan struct{}),
 		tuning:     make(chan struct{}, 1),
 		strangers:  newSiteWatch(),
+		liars:      map[gk.TransportID]bool{},
 		raised:     map[uint64]bool{},
 		ssrcs:      map[uint32]gk.StreamID{},
 	}
@@ -195,12 +197,12 @@ func (s *Service) Start(ctx context.Context) (subs []bus.Subscription, err error
 		return err
 	}
 	if err := errors.Join(
-		hear(bus.TransportHere.Hear(s.conn, s.transportHere)),
-		hear(bus.TransportFirst.Hear(s.conn, s.transportFirst)),
-		hear(bus.TransportStatus.Hear(s.conn, s.transportStatus)),
-		hear(bus.TransportProof.Hear(s.conn, s.transportProof)),
-		hear(bus.TransportWindow.Hear(s.conn, s.transportWindow)),
-		hear(bus.TransportOutsiders.Hear(s.conn, s.transportOutsiders)),
+		hear(bus.TransportHere.Hear(s.conn, s.transportHere, s.liar)),
+		hear(bus.TransportFirst.Hear(s.conn, s.transportFirst, s.liar)),
+		hear(bus.TransportStatus.Hear(s.conn, s.transportStatus, s.liar)),
+		hear(bus.TransportProof.Hear(s.conn, s.transportProof, s.liar)),
+		hear(bus.TransportWindow.Hear(s.conn, s.transportWindow, s.liar)),
+		hear(bus.TransportOutsiders.Hear(s.conn, s.transportOutsiders, s.liar)),
 	); err != nil {
 		return subs, fmt.Errorf("processing: %w", err)
 	}
@@ -316,41 +318,6 @@ func (s *Service) timing(transports []gk.TransportID) gkrp.Timing {
 		t.Addresses[id] = s.transports[id].Address
 	}
 	return t
-}
-
-func (s *Service) transportHere(a bus.TransportAnnouncement) {
-	s.mu.Lock()
-	old, known := s.transports[a.Transport]
-	s.transports[a.Transport] = transport{a, s.now()}
-	s.mu.Unlock()
-	s.siteTick()
-	if a.Term > s.protocol.Term {
-		s.ifLatest(func(ctx context.Context) { s.raise(ctx, a.Term) })
-	}
-	if known && old.Started.Equal(a.Started) {
-		return
-	}
-	s.eachStream(func(st *stream) { st.post(func() { st.transportLost(a.Transport) }) })
-}
-
-func (s *Service) transportFirst(f bus.FirstPacket) {
-	if st := s.find(f.Stream); st != nil {
-		st.post(func() { st.step(gkrp.Media{Session: f.Session, At: s.now()}) })
-	}
-}
-
-// transportProof changes a key that somebody else has, without waiting for
-// anything. A key that was changed already stays changed.
-func (s *Service) transportProof(p bus.Proof) {
-	if st := s.find(p.Stream); st != nil {
-		st.post(func() { st.proof(p) })
-	}
-}
-
-func (s *Service) transportStatus(u bus.StreamStatus) {
-	if st := s.find(u.Stream); st != nil {
-		st.post(func() { st.status(u) })
-	}
 }
 
 // place chooses where a new session's media goes: the transport with the fewest

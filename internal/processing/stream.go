@@ -123,10 +123,9 @@ func (st *stream) of(x *gkrp.Session) *run {
 
 // status takes a transport's word of a stream.
 func (st *stream) status(u bus.StreamStatus) {
-	for _, x := range []*gkrp.Session{st.machine.Live(), st.machine.Candidate()} {
-		if x != nil && x.Record.Session == u.Session {
-			st.of(x).statuses[u.Transport] = u
-		}
+	x := st.carried(u.Session, u.Transport)
+	if x != nil {
+		st.of(x).statuses[u.Transport] = u
 	}
 	if l := st.machine.Live(); l != nil && len(l.Transports) > 0 && l.Transports[0] == u.Transport {
 		st.behaviour.status(st.svc.now(), &u)
@@ -134,7 +133,7 @@ func (st *stream) status(u bus.StreamStatus) {
 		st.react()
 		st.hold(st.svc.now())
 	}
-	if u.Delivered > 0 {
+	if x != nil && u.Delivered > 0 {
 		st.step(gkrp.Media{Session: u.Session, At: st.svc.now().Add(-time.Duration(u.SilentMs) * time.Millisecond)})
 	}
 }

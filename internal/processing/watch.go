@@ -39,7 +39,7 @@ func (st *stream) window(u bus.StreamWindow) {
 // proof answers evidence that somebody else has a key. It waits for no window.
 func (st *stream) proof(p bus.Proof) {
 	l := st.machine.Live()
-	if l == nil || l.Record.Session != p.Session {
+	if l == nil || st.carried(p.Session, p.Transport) != l {
 		return
 	}
 	now := st.svc.now()

@@ -76,10 +76,10 @@ func (o *port) Publish(subject string, data []byte) error {
 		return errCrashed
 	}
 	o.b.outbox = append(o.b.outbox, news{o.p, subject, data})
-	switch subject {
-	case string(bus.Events):
+	switch {
+	case subject == string(bus.Events):
 		o.b.check.event(o.p, data)
-	case string(bus.TransportHere):
+	case hears(string(bus.TransportHere)+".*", subject):
 		o.b.announced(o.p, data)
 	}
 	return nil
@@ -114,7 +114,7 @@ func (b *busNet) settle() {
 	}
 	for _, n := range out {
 		for _, l := range b.listeners {
-			if l.subject != n.subject || l.p.dead || b.cut(n.p, l.p) {
+			if !hears(l.subject, n.subject) || l.p.dead || b.cut(n.p, l.p) {
 				continue
 			}
 			for _, d := range b.arrivals(b.weather.bus) {
@@ -126,6 +126,13 @@ func (b *busNet) settle() {
 			}
 		}
 	}
+}
+
+// hears tells whether a subscription, whose last token may be *, is for a subject.
+func hears(pattern, subject string) bool {
+	head, any := strings.CutSuffix(pattern, "*")
+	token, ok := strings.CutPrefix(subject, head)
+	return pattern == subject || any && ok && token != "" && !strings.Contains(token, ".")
 }
 
 func (o *port) Subscribe(subject string, handle func(string, []byte)) (bus.Subscription, error) {

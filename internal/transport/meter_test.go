@@ -74,7 +74,7 @@ func TestWindowsHoldWhatWasAcceptedAlone(t *testing.T) {
 	defer memory.Close()
 	s.conn = memory.Conn()
 	got := make(chan bus.StreamWindow, 4096)
-	if _, err := bus.TransportWindow.Hear(memory.Conn(), func(w bus.StreamWindow) { got <- w }); err != nil {
+	if _, err := bus.TransportWindow.Hear(memory.Conn(), func(w bus.StreamWindow) { got <- w }, nil); err != nil {
 		t.Fatal(err)
 	}
 	feed := newFeed(t)

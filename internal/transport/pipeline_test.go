@@ -183,7 +183,7 @@ func TestRetirement(t *testing.T) {
 	cfg.Latency, cfg.RoundTrip = 20*time.Millisecond, 20*time.Millisecond
 	w := newWorld(t, cfg)
 	gone := make(chan bus.EpochGone, 8)
-	if _, err := bus.TransportGone.Hear(w.conn, func(g bus.EpochGone) { gone <- g }); err != nil {
+	if _, err := bus.TransportGone.Hear(w.conn, func(g bus.EpochGone) { gone <- g }, nil); err != nil {
 		t.Fatal(err)
 	}
 	w.assign(mp2t)

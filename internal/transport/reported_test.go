@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 	"unsafe"
@@ -101,7 +102,7 @@ type proofConn struct {
 }
 
 func (p *proofConn) Publish(subject string, data []byte) error {
-	if subject == string(bus.TransportProof) {
+	if strings.HasPrefix(subject, string(bus.TransportProof)+".") {
 		var proof bus.Proof
 		if err := cbor.Unmarshal(data, &proof); err != nil {
 			return err

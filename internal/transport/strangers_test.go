@@ -10,7 +10,7 @@ import (
 func TestStrangersAreTold(t *testing.T) {
 	w := newWorld(t, testConfig())
 	heard := make(chan bus.Outsiders, 8)
-	if _, err := bus.TransportOutsiders.Hear(w.conn, func(o bus.Outsiders) { heard <- o }); err != nil {
+	if _, err := bus.TransportOutsiders.Hear(w.conn, func(o bus.Outsiders) { heard <- o }, nil); err != nil {
 		t.Fatal(err)
 	}
 	w.assign(mp2t)

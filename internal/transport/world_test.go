@@ -88,7 +88,7 @@ func newWorld(t testing.TB, cfg Config) *world {
 		case announced <- a:
 		default:
 		}
-	}); err != nil {
+	}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := bus.Events.Hear(w.conn, func(e gk.Event) {
