@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"time"
 
@@ -66,11 +67,23 @@ func (n *Node) leadKMS(ctx context.Context, kv store.KV) (unsure func() time.Dur
 	}
 	log := n.log("kms")
 	lease := store.NewLease(kv, leaseKey, n.cfg.ID)
-	if err := lease.Acquire(ctx, func(holder string) { log.Info("standing by", "serving", holder) }); err != nil {
+	if err := lease.Acquire(ctx, n.standingBy(log)); err != nil {
 		return nil, fmt.Errorf("key management: %w", err)
 	}
 	n.stages.start("kms lease", lease.Hold)
 	return lease.Unsure, nil
+}
+
+// standingBy says for whom an instance waits. If it is for its own name, it was killed
+// a moment ago, or there are two of that name.
+func (n *Node) standingBy(log *slog.Logger) func(holder string) {
+	return func(holder string) {
+		if holder == n.cfg.ID {
+			log.Warn("standing by: this process's last run did not give its lease back, or another process has the same --id", "serving", holder)
+			return
+		}
+		log.Info("standing by", "serving", holder)
+	}
 }
 
 // readPassphrase reads the first line of the file, if one is named.

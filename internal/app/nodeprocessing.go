@@ -81,7 +81,7 @@ func (n *Node) runInTurn(ctx context.Context, p processor) error {
 	log := n.log("processing")
 	for {
 		lease := store.NewLease(p.kv, leaseKey, n.cfg.ID)
-		if lease.Acquire(ctx, func(holder string) { log.Info("standing by", "serving", holder) }) != nil {
+		if lease.Acquire(ctx, n.standingBy(log)) != nil {
 			return nil
 		}
 		log.Info("serving")

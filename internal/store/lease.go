@@ -15,6 +15,8 @@ import (
 // Lease lets one of several instances serve. The holder writes its record anew
 // every [LeaseBeat]; an instance that sees the same revision [leaseMissed] times
 // in a row, each time in an answer of the store, takes it over by compare-and-set.
+// A record under its own name, which it may have left itself when it was killed, it
+// watches for [ownMissed] only.
 //
 // Time is counted in answers and not by clocks: a store that stalls for an
 // election, which silences the holder too, takes nothing from him. A holder that
@@ -24,8 +26,8 @@ type Lease struct {
 	kv    KV
 	key   string
 	owner string
-	run   string // random: tells two processes of one name apart
-	rev   uint64 // of our own record
+	run   string                    // random: tells two processes of one name apart
+	rev   uint64                    // of our own record
 	sure  atomic.Pointer[time.Time] // when it was certainly ours
 }
 
@@ -46,6 +48,7 @@ const LeaseBeat = 500 * time.Millisecond
 
 const (
 	leaseMissed  = 4
+	ownMissed    = 2               // not 0: a second process of the same name would take the lease from the first, and he from it
 	leaseTimeout = 2 * time.Second // for one answer of the store
 )
 
@@ -65,7 +68,7 @@ func NewLease(kv KV, key, owner string) *Lease {
 
 // Acquire waits until the lease is held, or ctx ends. waiting is called once,
 // with the holder's name, if it has to wait; it may be nil. An instance that was
-// killed and restarted takes its own lease up at once.
+// killed and restarted takes its own lease up sooner than another's.
 func (l *Lease) Acquire(ctx context.Context, waiting func(holder string)) error {
 	var seen uint64
 	missed := 0
@@ -79,7 +82,7 @@ func (l *Lease) Acquire(ctx context.Context, waiting func(holder string)) error 
 			if e.Revision != seen {
 				seen, missed = e.Revision, 0
 			}
-			if rec.Owner == "" || rec.Owner == l.owner || missed >= leaseMissed {
+			if rec.Owner == "" || rec.Owner == l.owner && missed >= ownMissed || missed >= leaseMissed {
 				l.rev, err = l.write(ctx, e.Revision, leaseRecord{Owner: l.owner, Run: l.run, Beat: rec.Beat + 1})
 				break
 			}
@@ -123,6 +126,9 @@ func (l *Lease) Hold(ctx context.Context) error {
 			l.rev = 0 // the store was restored from a backup
 		case err != nil:
 		case rec.Run != l.run:
+			if rec.Owner == l.owner {
+				return fmt.Errorf("%w: a second process called %s: give each a name of its own with --id", ErrLeaseLost, rec.Owner)
+			}
 			return fmt.Errorf("%w: %s", ErrLeaseLost, rec.Owner)
 		default:
 			l.rev = e.Revision // our own write, whose answer was lost

@@ -169,7 +169,8 @@ func TestUnsureGrowsWhileTheStoreIsSilent(t *testing.T) {
 	})
 }
 
-// TestLeaseAfterARestart: an instance that was killed goes on at once.
+// TestLeaseAfterARestart: an instance that was killed goes on soon; a second process
+// of its name waits while it lives.
 func TestLeaseAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kv := NewMemory()
@@ -178,10 +179,19 @@ func TestLeaseAfterARestart(t *testing.T) {
 		one.kill()
 		<-one.ended
 		again := serve(t, kv, "one")
+		time.Sleep(3 * LeaseBeat)
 		synctest.Wait()
 		if !again.serves.Load() {
 			t.Error("it waits for itself")
 		}
+		twin := serve(t, kv, "one")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if twin.serves.Load() || !again.serves.Load() {
+			t.Error("two processes of one name take the lease from one another")
+		}
+		twin.stop()
+		<-twin.ended
 		again.stop()
 		<-again.ended
 	})
