@@ -299,13 +299,13 @@ class Device:
         first = random.SystemRandom().randint(1, 2**15)
         self.media = Media(source, rate, first, lambda: self.offer_to_inbox(None))
         self.vouched = (None, None)  # the controller statement that verified last, and its key
-        host, _, port = identity.broker.rpartition(":")
         self.mqtt = mqtt.Client(client_id=self.id, clean_session=True, protocol=mqtt.MQTTv311)
-        self.mqtt.tls_set_context(identity.tls())
+        if not identity.broker.plain:
+            self.mqtt.tls_set_context(identity.tls())
         self.mqtt.reconnect_delay_set(1, 1)
         self.mqtt.on_connect = lambda client, *_: client.subscribe(self.topic("down"), 0)
         self.mqtt.on_message = lambda _client, _data, m: self.offer_to_inbox(m.payload)
-        self.mqtt.connect_async(host.strip("[]"), int(port), keepalive=5)
+        self.mqtt.connect_async(identity.broker.host, identity.broker.port, keepalive=5)
         self.mqtt.loop_start()
 
     def offer_to_inbox(self, item):

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import ssl
+import urllib.parse
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -60,6 +61,27 @@ def trusting(ca: bytes) -> ssl.SSLContext:
     return context
 
 
+class Broker:
+    """Where the MQTT broker is: host:port for the service's own, mqtts:// or mqtt://
+    for somebody else's (4). Without TLS it must be on this machine."""
+
+    def __init__(self, text: str):
+        self.own = "://" not in text
+        try:
+            u = urllib.parse.urlsplit(text if not self.own else "//" + text)
+            self.host, port = u.hostname, u.port
+        except ValueError as e:
+            raise cose.Refused("malformed", f"broker {text!r}: {e}") from e
+        if u.scheme not in ("", "mqtt", "mqtts") or u.username is not None or u.path.strip("/") or u.query or u.fragment:
+            raise cose.Refused("malformed", f"broker {text!r}: want host:port or mqtts://host:port")
+        self.plain = u.scheme == "mqtt"
+        self.port = port or {"mqtts": 8883, "mqtt": 1883}.get(u.scheme)
+        if not self.host or not self.port:
+            raise cose.Refused("malformed", f"broker {text!r}: want host:port or mqtts://host:port")
+        if self.plain and self.host not in ("localhost", "127.0.0.1", "::1"):
+            raise cose.Refused("malformed", f"broker {text!r}: without TLS it must be on this machine")
+
+
 def join(token: Token, directory: str) -> None:
     """Makes a key, has it certified, and writes the identity down."""
     ca = next((c for c in shown_chain(token.host, token.port) if hashlib.sha256(c).digest() == token.fingerprint), None)
@@ -87,12 +109,14 @@ def join(token: Token, directory: str) -> None:
     binary = {k: base64.b64decode(a[k]) for k in ("certificate", "ca", "kms_public")}
     if a["device"] != token.device or binary["ca"] != ca or len(binary["kms_public"]) != 32:
         raise SystemExit("cannot join: the answer is not what the token promised")
+    Broker(a["broker"])  # before it is written down
     os.makedirs(directory, mode=0o700, exist_ok=True)
     write(directory, "key.pem", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     write(directory, "cert.pem", ssl.DER_cert_to_PEM_cert(binary["certificate"]).encode())
     write(directory, "ca.der", ca)
     write(directory, "identity.json", json.dumps({
         "device": a["device"], "streams": a["streams"], "broker": a["broker"], "kms_public": binary["kms_public"].hex(),
+        "broker_ca": a.get("broker_ca", []),
     }).encode())
 
 
@@ -113,14 +137,21 @@ class Identity:
         self.directory = directory
         with open(os.path.join(directory, "identity.json"), encoding="ascii") as f:
             a = json.load(f)
-        self.device, self.streams, self.broker = a["device"], a["streams"], a["broker"]
+        self.device, self.streams, self.broker = a["device"], a["streams"], Broker(a["broker"])
+        self.broker_ca = b"".join(base64.b64decode(c) for c in a.get("broker_ca", []))
         self.kms_public = bytes.fromhex(a["kms_public"])
         with open(os.path.join(directory, "key.pem"), "rb") as f:
             self.key = load_pem_private_key(f.read(), None)
 
     def tls(self) -> ssl.SSLContext:
-        with open(os.path.join(self.directory, "ca.der"), "rb") as f:
-            context = trusting(f.read())
+        """How the broker is known (4): the service's own by the pinned CA, somebody
+        else's by the CAs named for it, or by the system's."""
+        if self.broker.own:
+            with open(os.path.join(self.directory, "ca.der"), "rb") as f:
+                context = trusting(f.read())
+        else:
+            context = ssl.create_default_context(cadata=self.broker_ca or None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(os.path.join(self.directory, "cert.pem"), os.path.join(self.directory, "key.pem"))
         return context
 

@@ -123,6 +123,29 @@ func TestDeviceInAnotherLanguage(t *testing.T) {
 	}
 }
 
+// TestDeviceInAnotherLanguageOverAForeignBroker: the broker is somebody else's, named
+// by URL and known by a CA of its own when the device joins.
+func TestDeviceInAnotherLanguageOverAForeignBroker(t *testing.T) {
+	needPython(t)
+	need(t, "mosquitto_passwd")
+	dir := t.TempDir()
+	f := newForeign(t)
+	s := newSite(t, "--allow-x25519", "--mqtt-broker", "mqtts://"+f.byCert, "--mqtt-ca", f.file("broker.pem"), "--output", "file:"+filepath.Join(dir, "{stream}.out.ts"))
+	s.serve() // before the broker is there, whose listener wants the CA that is made now
+	f.start(s)
+	clip, sent := filepath.Join(dir, "clip.ts"), transportStream(200<<10)
+	if err := os.WriteFile(clip, sent, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := pythonDevice(t, clip, filepath.Join(dir, "state"), "--join", tokenFile(t, s, "cam-py"))
+	d.wait()
+	out := filepath.Join(dir, "cam-py.out.ts")
+	until(t, "everything sent was delivered", func() bool { return size(out) >= int64(len(sent)) })
+	if got, err := os.ReadFile(out); err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes were sent, %d arrived, and they differ first at %d (%v)", len(sent), len(got), firstDifference(sent, got), err)
+	}
+}
+
 // What is negotiated, with the real service: a suite or version that it does not
 // take ends the device with words that say so, and an older version works.
 func TestNegotiationInAnotherLanguage(t *testing.T) {
