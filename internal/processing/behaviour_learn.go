@@ -136,6 +136,10 @@ func steady(w *feature.Window) bool {
 
 // learn gathers the baseline while nothing can be judged yet.
 func (b *behaviour) learn(now time.Time, w *feature.Window) {
+	if b.alerts.get(bus.ClassProof) != nil {
+		b.refused++
+		return
+	}
 	// A path that is never steady is the stream's own.
 	if !steady(w) && (w.Packets == 0 || b.refused < uint64(2*hops(b.cfg.Learn))) {
 		b.refused++

@@ -165,7 +165,9 @@ func (b *behaviour) keepScores(now time.Time, w *feature.Window, planned bool) {
 		kinds, path := detect.Accusing(b.judge.Evidence())
 		t.layout = &tune.Layout{Kinds: kinds, Path: path}
 	}
-	open := b.alerts.get(bus.ClassSource) != nil
+	// What somebody else demonstrably sends is nothing that settings are blamed for.
+	proof := b.alerts.get(bus.ClassProof) != nil
+	open := proof || b.alerts.get(bus.ClassSource) != nil
 	f := b.flags()
 	if open || planned {
 		f |= tune.Unanswered
@@ -182,7 +184,7 @@ func (b *behaviour) keepScores(now time.Time, w *feature.Window, planned bool) {
 		}
 		b.record(now, w, open || planned)
 	}
-	news := b.verdict.Alarm && b.verdict.Class == detect.Source && !planned
+	news := b.verdict.Alarm && b.verdict.Class == detect.Source && !planned && !proof
 	b.shadowed(open, planned, f)
 	b.watched(now, news)
 }

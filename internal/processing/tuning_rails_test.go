@@ -71,3 +71,53 @@ func TestFoundRegimeTeachesNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestNoBaselineOfTwoWriters: what is proven to have two writers is nobody's baseline.
+func TestNoBaselineOfTwoWriters(t *testing.T) {
+	s := newStage(t)
+	for range 12 {
+		s.b.proof(s.now, bus.Proof{Session: s.session, Epoch: 1, What: "two-writers"}, 1)
+		s.play(5 * time.Second)
+	}
+	if s.b.learned != 0 || s.b.stage != bus.StageLearning {
+		t.Errorf("%d windows were learned from, %s", s.b.learned, s.b.stage)
+	}
+	s.play(70 * time.Second)
+	if s.b.stage != bus.StageMature {
+		t.Errorf("a minute later the profile is %s", s.b.stage)
+	}
+}
+
+// TestProofStopsLearning: while somebody else demonstrably has the key, nothing
+// adapts, nothing is recorded, and no setting is blamed for what he does.
+func TestProofStopsLearning(t *testing.T) {
+	s := learned(t)
+	s.e.style.predicted = 3 // limits move by it
+	s.play(3 * time.Minute)
+	r := inShadow(s.now, 0.9, 0)
+	r.Guard.Promote(s.now, 24*time.Hour, "")
+	s.b.adopt(s.now, r)
+	proven := func(d time.Duration) {
+		for range int(d / (5 * time.Second)) {
+			s.b.proof(s.now, bus.Proof{Session: s.session, Epoch: 1, What: "two-writers"}, 1)
+			s.play(5 * time.Second)
+		}
+	}
+	proven(5 * time.Second)
+	before := s.b.judge.Modes()[0]
+	s.b.tuned.recordedAt = time.Time{}
+	s.b.takeTuning()
+	proven(50 * time.Second)
+	if m := s.b.judge.Modes()[0]; m.Distance != before.Distance || s.b.tuned.recorded != 0 {
+		t.Errorf("%s moved from %.5f to %.5f, %d windows are recorded while proof is open", m.Moved, before.Distance, m.Distance, s.b.tuned.recorded)
+	}
+	for range 3 {
+		s.e.style = foreign
+		proven(10 * time.Second)
+		s.e.style = own
+		proven(40 * time.Second)
+	}
+	if _, _, o := s.b.takeTuning(); o.do != settleNothing || s.b.tuned.watch.alarms != 0 {
+		t.Errorf("a thief's alarms are counted: %d, %+v", s.b.tuned.watch.alarms, o)
+	}
+}
