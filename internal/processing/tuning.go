@@ -300,7 +300,7 @@ func (s *Service) prior(ctx context.Context) tune.Params {
 		return p
 	}
 	var found tune.Params
-	if cbor.Unmarshal(e.Value, &found) != nil {
+	if cbor.Unmarshal(e.Value, &found) != nil || !found.Valid() {
 		return p
 	}
 	return tune.Bounded(tune.Bounded(p, found), found)

@@ -84,6 +84,24 @@ func TestExpectedIsOfTheStep(t *testing.T) {
 	}
 }
 
+func TestValidParams(t *testing.T) {
+	if p := DefaultParams(); !p.Valid() {
+		t.Error("the defaults are refused")
+	}
+	for name, spoil := range map[string]func(p *Params){
+		"sensitivity NaN": func(p *Params) { p.Sensitivity = math.NaN() },
+		"sensitivity 0":   func(p *Params) { p.Sensitivity = 0 },
+		"sensitivity 2":   func(p *Params) { p.Sensitivity = 2 },
+		"weight NaN":      func(p *Params) { p.Weights[1] = math.NaN() },
+		"weight 0":        func(p *Params) { p.Weights[1] = 0 },
+		"persistence 100": func(p *Params) { p.Persistence = 100 },
+	} {
+		if p := DefaultParams(); func() bool { spoil(&p); return p.Valid() }() {
+			t.Errorf("%s is taken", name)
+		}
+	}
+}
+
 // TestGuardNeverLeavesItsRange: whatever is proposed, in whatever order, exactly one
 // setting decides, no change is greater than a step, and none leaves the range.
 func TestGuardNeverLeavesItsRange(t *testing.T) {

@@ -21,6 +21,16 @@ func DefaultParams() Params {
 	return p
 }
 
+// Valid reports whether these are settings at all. What is no number would blind, and
+// stays what it is in every bound.
+func (p *Params) Valid() bool {
+	ok := p.Sensitivity > 0 && p.Sensitivity <= 1 && p.Persistence >= 1 && p.Persistence <= mostPersistence
+	for _, w := range p.Weights {
+		ok = ok && w >= leastWeight && w <= mostWeight
+	}
+	return ok
+}
+
 // Groups is the number of groups of detectors that are weighed together. There are
 // far fewer labels than detectors, so weights of their own could not be told.
 const Groups = 4
