@@ -121,6 +121,9 @@ func (s *Service) serveTuning(ctx context.Context, r bus.TuningRequest) (bus.Tun
 	if err != nil {
 		return bus.TuningInfo{}, err
 	}
+	if len(r.By) > bus.MaxNote {
+		return bus.TuningInfo{}, bus.Refuse(bus.CodeBadRequest, "a name has %d characters at most", bus.MaxNote)
+	}
 	if r.By == "" {
 		r.By = "operator"
 	}
@@ -240,6 +243,9 @@ func (st *stream) tuneItself() error {
 
 // serveFleet looks for weights and persistence over all streams.
 func (s *Service) serveFleet(ctx context.Context, r bus.FleetRequest) (bus.FleetInfo, error) {
+	if len(r.By) > bus.MaxNote {
+		return bus.FleetInfo{}, bus.Refuse(bus.CodeBadRequest, "a name has %d characters at most", bus.MaxNote)
+	}
 	ctx, cancel := s.cfg.Host.WithTimeout(ctx, fleetTimeout+2*callTimeout)
 	defer cancel()
 	if err := s.cfg.Host.Acquire(ctx, s.tuning); err != nil {
