@@ -200,9 +200,7 @@ func (n *Node) openStore(nc *nats.Conn, bucket string, history int) (store.KV, e
 	}
 	for {
 		kv, err := store.OpenJetStream(js, bucket, history, store.WithReplicas(n.cfg.replicas()))
-		// A cluster whose servers are still coming up has no answer, or no place.
-		var api *jetstream.APIError
-		if !errors.Is(err, context.DeadlineExceeded) && !(errors.As(err, &api) && api.Code == http.StatusServiceUnavailable) || n.starting.Err() != nil {
+		if !stillComing(err) || n.starting.Err() != nil {
 			return kv, err
 		}
 		n.opts.Log.Warn("waiting for JetStream", "error", err)
@@ -211,6 +209,14 @@ func (n *Node) openStore(nc *nats.Conn, bucket string, history int) (store.KV, e
 		case <-time.After(linkRetry):
 		}
 	}
+}
+
+// stillComing tells of an error whether it is that of a cluster whose servers are still
+// coming up: it has no answer, nobody who would answer, or no place.
+func stillComing(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) ||
+		errors.As(err, &api) && api.Code == http.StatusServiceUnavailable
 }
 
 // callTimeout is how long one question at the start may take.

@@ -2,12 +2,16 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // testConfig is a node on free ports in a directory of its own.
@@ -114,6 +118,31 @@ func TestNodeStartsAgainOnItsData(t *testing.T) {
 		st, err := os.Stat(filepath.Join(cfg.Data, name))
 		if err != nil || st.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", name, st, err)
+		}
+	}
+}
+
+// TestComingClusterIsWaitedFor: what a NATS cluster answers while its servers come up
+// does not end a process that was started with them.
+func TestComingClusterIsWaitedFor(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		wait bool
+	}{
+		{context.DeadlineExceeded, true},
+		{jetstream.ErrNoStreamResponse, true},
+		{nats.ErrNoResponders, true},
+		{&jetstream.APIError{Code: http.StatusServiceUnavailable}, true},
+		{&jetstream.APIError{Code: http.StatusBadRequest}, false},
+		{jetstream.ErrStreamNotFound, false},
+		{nil, false},
+	} {
+		err := c.err
+		if err != nil {
+			err = fmt.Errorf("cannot open bucket: %w", err)
+		}
+		if got := stillComing(err); got != c.wait {
+			t.Errorf("%v: waits %v", err, got)
 		}
 	}
 }
