@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +29,7 @@ func openDataDir(path string) (*dataDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s is not writable: %w: mend its permissions or choose another with --data", path, plain(err))
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := lockAlone(lock); err != nil {
 		defer lock.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("data directory %s cannot be locked: %w: choose one on a local disk with --data", path, err)
@@ -44,6 +45,31 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, fmt.Errorf("data directory %s is not writable: %w", path, plain(err))
 	}
 	return &dataDir{path: path, lock: lock}, nil
+}
+
+const (
+	lockTries = 200
+	lockPause = 10 * time.Millisecond
+)
+
+// lockAlone takes the lock, or fails with EWOULDBLOCK where a server has it. One that
+// can be shared belongs to a doctor who looks, and is waited for.
+func lockAlone(lock *os.File) error {
+	fd := int(lock.Fd())
+	var err error
+	for range lockTries {
+		if err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		if shared := unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB); shared != nil {
+			return shared
+		}
+		if unlock := unix.Flock(fd, unix.LOCK_UN); unlock != nil { // not shared by two who wait
+			return unlock
+		}
+		time.Sleep(lockPause)
+	}
+	return err
 }
 
 // file gives the path of a name in the directory.

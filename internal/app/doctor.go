@@ -104,7 +104,9 @@ func (d *doctor) dataDirectory() {
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
 	switch {
 	case err == nil:
-		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		// Shared: two doctors are not one another's server, and a server that starts
+		// right now sees that this is none.
+		if unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
 			b, _ := os.ReadFile(lock.Name()) // only for words
 			d.running = strings.TrimSpace(string(b))
 		}
