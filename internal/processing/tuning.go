@@ -286,6 +286,9 @@ func (t *tuner) put(ctx context.Context, r *tuningRecord) error {
 				t.revision = rev
 			}
 		}
+		if err == nil { // opened again, as a profile is: from then on, no older one does
+			_, err = bus.KMSUnseal.Do(ctx, svc.conn, bus.UnsealRequest{Place: t.place(r.Version), Sealed: rep.Sealed})
+		}
 		return err
 	}
 }
