@@ -8,5 +8,6 @@ const (
 	EventSettingLive     EventKind = "setting-live"     // it decides
 	EventSettingRejected EventKind = "setting-rejected" // it alarmed more in the shadow than was expected
 	EventSettingReverted EventKind = "setting-reverted" // an earlier one decides again
+	EventTuningRefused   EventKind = "tuning-refused"   // stored settings and labels were changed by somebody, or do not read; Detail has why
 	EventTuningAuto      EventKind = "tuning-auto"      // proposals of the system itself are taken, or no more
 )

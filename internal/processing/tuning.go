@@ -146,6 +146,7 @@ type tuner struct {
 	loaded   bool
 	record   tuningRecord
 	revision uint64 // in the store
+	refused  uint64 // the revision that was told to be refused
 }
 
 func newTuner(st *stream) *tuner { return &tuner{st: st, token: make(chan struct{}, 1)} }
@@ -205,7 +206,8 @@ func (t *tuner) view(ctx context.Context) (tuningRecord, error) {
 }
 
 // read reads the record. A stream without one starts from the fleet's prior; one that
-// was changed by somebody is told of, and starts anew.
+// was changed by somebody is told of, and starts anew: then nothing is tuned by itself
+// until an operator says so.
 func (t *tuner) read(ctx context.Context) error {
 	svc := t.st.svc
 	t.record = tuningRecord{}
@@ -233,20 +235,31 @@ func (t *tuner) read(ctx context.Context) error {
 			return err
 		}
 		if err != nil {
-			refused, t.record = err.Error(), tuningRecord{Version: v.Version}
+			refused, t.record = err.Error(), tuningRecord{}
 		}
 	}
 	if t.record.Guard.Revision == 0 {
 		reason := "a new stream starts from the fleet's settings"
 		if refused != "" {
 			reason = "the stored settings were refused: " + refused
-			svc.log.Error("the stored settings and labels are not believed", "stream", t.st.id, "error", refused)
+			t.tellRefused(refused)
 		}
 		t.record.Guard = tune.NewGuard(svc.now(), svc.prior(ctx), reason)
-		t.record.Guard.Auto = svc.cfg.Behaviour.Tuning.Auto
+		// Whoever spoiled the record must not undo an operator's off by it.
+		t.record.Guard.Auto = svc.cfg.Behaviour.Tuning.Auto && refused == ""
 	}
 	t.loaded = true
 	return nil
+}
+
+// tellRefused tells, once for what stands there, that the stored record is not believed.
+func (t *tuner) tellRefused(why string) {
+	if t.refused == t.revision {
+		return
+	}
+	t.refused = t.revision
+	t.st.svc.log.Error("the stored settings and labels are not believed", "stream", t.st.id, "error", why)
+	t.st.svc.tell(gk.Event{Kind: gk.EventTuningRefused, Stream: t.st.id, Device: t.st.device, Detail: map[string]string{"why": why}})
 }
 
 func (t *tuner) place(version uint64) bus.SealPlace {
