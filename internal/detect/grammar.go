@@ -116,13 +116,29 @@ func (p *Profile) restarting() bool {
 	return p.Vocabulary.says(feature.FamilySlice, feature.Token.Restarting)
 }
 
-// echoFloor is how many echoes within 10 s accuse where the baseline has none. Codecs
-// whose rows are coded apart make some by themselves when part of a picture stands.
+// Echoes that a source makes by itself are a share of its packets: a picture of few
+// packets cannot hold many that stand alone.
+const (
+	// echoRestarting of all packets is what codecs may make whose rows are coded apart,
+	// when part of a picture stands, up to echoMost within 10 s.
+	echoRestarting = 0.012
+	echoMost       = 12
+	echoLeast      = 3
+	// echoFew packets within 10 s are so few that chance (see feature.recentTable) makes
+	// two echoes of them less than once in ten years.
+	echoFew = 500
+)
+
+// echoFloor is how many echoes within 10 s accuse where the baseline has none.
 func (p *Profile) echoFloor() float64 {
-	if p.restarting() {
-		return 12
+	packets := 10 * math.Exp2(p.Fours[feature.PacketRate].Median)
+	switch {
+	case p.restarting():
+		return min(echoMost, max(echoLeast, math.Ceil(echoRestarting*packets)))
+	case packets < echoFew:
+		return echoLeast - 1
 	}
-	return 3
+	return echoLeast
 }
 
 // capShareLeast is the share of packets that must have the greatest size for it to be

@@ -1,0 +1,32 @@
+package detect
+
+import (
+	"math"
+	"testing"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
+)
+
+// TestEchoFloor: a slow stream is accused by fewer echoes, one of a codec that repeats
+// rows by itself by more.
+func TestEchoFloor(t *testing.T) {
+	const sequenceHeader = 1<<24 | 0xb3
+	rows := feature.Token(uint32(feature.FamilySlice)<<28 | sequenceHeader)
+	for _, c := range []struct {
+		rate float64 // packets/s
+		rows bool
+		want float64
+	}{
+		{25, false, 2}, {49, false, 2}, {51, false, 3}, {1000, false, 3},
+		{10, true, 3}, {26, true, 4}, {64, true, 8}, {105, true, 12}, {1000, true, 12},
+	} {
+		p := &Profile{}
+		p.Fours[feature.PacketRate].Median = math.Log2(c.rate)
+		if c.rows {
+			p.Vocabulary.Words = []Word{{Token: rows}}
+		}
+		if got := p.echoFloor(); got != c.want {
+			t.Errorf("%g packets/s, rows coded apart %v: %g echoes accuse, want %g", c.rate, c.rows, got, c.want)
+		}
+	}
+}
