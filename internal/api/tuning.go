@@ -67,7 +67,7 @@ func (s *Server) changeTuning(w http.ResponseWriter, r *http.Request) {
 		Do   string `json:"do"`
 		Saw  uint64 `json:"saw"`
 		To   uint64 `json:"to"`
-		Auto bool   `json:"auto"`
+		Auto *bool  `json:"auto"`
 		By   string `json:"by"`
 	}
 	if err := read(r, &body); err != nil {
@@ -78,7 +78,13 @@ func (s *Server) changeTuning(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, bus.Refuse(bus.CodeBadRequest, "do is missing: %s, %s, %s or %s", bus.TuningPropose, bus.TuningApply, bus.TuningRevert, bus.TuningAuto))
 		return
 	}
-	slowly(s, w, r, bus.ProcessingTuning, bus.TuningRequest{Stream: id, Do: body.Do, Saw: body.Saw, To: body.To, Auto: body.Auto, By: body.By})
+	if body.Do == bus.TuningAuto && body.Auto == nil {
+		s.fail(w, r, bus.Refuse(bus.CodeBadRequest, "auto is missing: true or false"))
+		return
+	}
+	slowly(s, w, r, bus.ProcessingTuning, bus.TuningRequest{
+		Stream: id, Do: body.Do, Saw: body.Saw, To: body.To, Auto: body.Auto != nil && *body.Auto, By: body.By,
+	})
 }
 
 // fleetTuning proposes settings over all streams; {"apply": true} puts them in every
