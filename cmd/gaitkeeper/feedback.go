@@ -66,6 +66,11 @@ func (c *reportMissedCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return fmt.Errorf("--to: %w", err)
 	}
+	if !from.Before(to) {
+		const full = "2006-01-02 15:04:05"
+		return fmt.Errorf("--from %s (%s) is not before --to %s (%s): turn them round, or write both with a date; a time of day that has not come yet is yesterday's",
+			c.From, from.Format(full), c.To, to.Format(full))
+	}
 	in := map[string]any{"from": from, "to": to, "kind": c.Kind, "note": c.Note, "by": whoAmI()}
 	return c.answer(ctx, con, "/v1/streams/"+url.PathEscape(c.Stream)+"/missed", in)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,12 +15,12 @@ import (
 
 type tuneCommand struct {
 	server
-	Stream  string `arg:"" optional:"" help:"Name of the stream."`
-	Fleet   bool   `help:"Weights and persistence over all streams, instead of one stream's sensitivity."`
-	Apply   bool   `xor:"do" help:"Put what is proposed in the shadow; it decides afterwards, if it did there what is expected."`
-	History bool   `xor:"do" help:"Show what was set, when, why and from what."`
-	Revert  string `xor:"do" placeholder:"REV" help:"Go back to an earlier revision; 0 is the one before."`
-	Auto    string `xor:"do" placeholder:"on|off" help:"Let the system take its own proposals, or not."`
+	Stream  string  `arg:"" optional:"" help:"Name of the stream."`
+	Fleet   bool    `help:"Weights and persistence over all streams, instead of one stream's sensitivity."`
+	Apply   bool    `xor:"do" help:"Put what is proposed in the shadow; it decides afterwards, if it did there what is expected."`
+	History bool    `xor:"do" help:"Show what was set, when, why and from what."`
+	Revert  *string `xor:"do" placeholder:"REV" help:"Go back to an earlier revision; 0 is the one before."`
+	Auto    *string `xor:"do" placeholder:"on|off" help:"Let the system take its own proposals, or not."`
 }
 
 // tuneTimeout is for a search and what is read before it.
@@ -40,17 +41,16 @@ func (c *tuneCommand) Run(ctx context.Context, con console) error {
 		in = nil
 	case c.Apply:
 		in["do"] = bus.TuningApply
-	case c.Revert != "":
-		in["do"] = bus.TuningRevert
-		var to uint64
-		if _, err := fmt.Sscan(c.Revert, &to); err != nil {
-			return fmt.Errorf("--revert: %q is no revision: gaitkeeper tune %s --history lists them", c.Revert, c.Stream)
+	case c.Revert != nil:
+		to, err := strconv.ParseUint(*c.Revert, 10, 64)
+		if err != nil {
+			return fmt.Errorf("--revert: %q is no revision: gaitkeeper tune %s --history lists them", *c.Revert, c.Stream)
 		}
-		in["to"] = to
-	case c.Auto != "" && c.Auto != "on" && c.Auto != "off":
-		return fmt.Errorf("--auto: %q is neither on nor off", c.Auto)
-	case c.Auto != "":
-		in["do"], in["auto"] = bus.TuningAuto, c.Auto == "on"
+		in["do"], in["to"] = bus.TuningRevert, to
+	case c.Auto != nil && *c.Auto != "on" && *c.Auto != "off":
+		return fmt.Errorf("--auto: %q is neither on nor off", *c.Auto)
+	case c.Auto != nil:
+		in["do"], in["auto"] = bus.TuningAuto, *c.Auto == "on"
 	}
 	var i bus.TuningInfo
 	method := "POST"
@@ -71,7 +71,7 @@ func (c *tuneCommand) Run(ctx context.Context, con console) error {
 }
 
 func (c *tuneCommand) fleet(ctx context.Context, con console) error {
-	if c.Stream != "" || c.History || c.Revert != "" || c.Auto != "" {
+	if c.Stream != "" || c.History || c.Revert != nil || c.Auto != nil {
 		return errors.New("--fleet goes with --apply alone: the rest is each stream's own")
 	}
 	var i bus.FleetInfo
@@ -82,11 +82,18 @@ func (c *tuneCommand) fleet(ctx context.Context, con console) error {
 		return printJSON(con.out, i)
 	}
 	fmt.Fprintf(con.out, "%d streams with a history; new ones begin at %s\n", i.Streams, settingText(i.Prior))
+	if i.Proposal == nil {
+		fmt.Fprintln(con.out, "nothing to search in: no stream has kept scores yet, see score-history")
+		return nil
+	}
 	if err := printProposal(con.out, i.Proposal); err != nil {
 		return err
 	}
-	if len(i.Applied) > 0 {
+	switch {
+	case len(i.Applied) > 0:
 		fmt.Fprintf(con.out, "in the shadow of %d streams; new ones begin with it\n", len(i.Applied))
+	case c.Apply:
+		fmt.Fprintln(con.out, "no stream changes by it; new ones begin with it")
 	}
 	return nil
 }
@@ -122,11 +129,12 @@ func printTuning(w io.Writer, i bus.TuningInfo) error {
 		auto = "off"
 	}
 	fmt.Fprintf(w, "%s, revision %d: %s\n", i.Stream, i.Revision, settingText(i.Live))
-	fmt.Fprintf(w, "budget: one false rotation in %v; evidence may rotate %d times more now; automatic tuning is %s\n", i.Budget, i.Left, auto)
+	fmt.Fprintf(w, "budget: one false rotation in %v; evidence about the source may rotate %d times more now; automatic tuning is %s\n", i.Budget, i.Left, auto)
 	l := i.Labels
 	fmt.Fprintf(w, "known: %d false, %d real, %d missed, %d proven; %d contested (called false against proof: not counted)\n", l.False, l.Real, l.Missed, l.Proven, l.Contested)
 	if i.Shadow != nil {
 		fmt.Fprintf(w, "in the shadow for %v: revision %d, %s\n", i.Observed.Round(time.Second), i.Shadow.Revision, settingText(*i.Shadow))
+		fmt.Fprintln(w, "  it decides after shadow-for, if it alarms no more than was expected, and while no alert about the source is open")
 	}
 	return printProposal(w, i.Proposal)
 }
@@ -140,7 +148,11 @@ func printProposal(w io.Writer, p *bus.TuningProposal) error {
 		{"now", fmt.Sprintf("%.3f", p.Now.Sensitivity), fmt.Sprintf("%.2f", p.Now.Cutoff), effect(p.Now), detected(p.Now)},
 		{"proposed", fmt.Sprintf("%.3f", p.Then.Sensitivity), fmt.Sprintf("%.2f", p.Then.Cutoff), effect(p.Then), detected(p.Then)},
 	})
-	fmt.Fprintf(w, "proposed: %s\nby the %s: %s\nfrom %s; %d settings tried in %v\n", settingText(p.Then), p.Method, p.Why, p.Data, p.Tried, p.Took.Round(time.Millisecond))
+	what := "proposed: " + settingText(p.Then)
+	if settingText(p.Then) == settingText(p.Now) {
+		what = "proposed: nothing to change"
+	}
+	fmt.Fprintf(w, "%s\nby the %s: %s\nfrom %s; %d settings tried in %v\n", what, p.Method, p.Why, p.Data, p.Tried, p.Took.Round(time.Millisecond))
 	if p.HeldOutEpisodes > 0 {
 		fmt.Fprintf(w, "of %d simulated episodes of kinds that nothing was tuned by, %.0f %% would be detected; %d no cut-off would show\n", p.HeldOutEpisodes, 100*p.HeldOut, p.Unseen)
 	}
@@ -161,9 +173,13 @@ func printHistory(w io.Writer, i bus.TuningInfo) error {
 		if s.Saw != "" {
 			why += "; " + s.Saw
 		}
+		expected := "unknown"
+		if s.Hours > 0 {
+			expected = fmt.Sprintf("%.2f a day", s.FalsePerDay)
+		}
 		rows = append(rows, []string{
 			fmt.Sprint(s.Revision), stamp(s.At), s.Phase, fmt.Sprintf("%.3f", s.Sensitivity), fmt.Sprintf("%.2f", s.Cutoff),
-			s.By + " " + s.Method, fmt.Sprintf("%.2f a day", s.FalsePerDay), why,
+			strings.TrimSpace(s.By + " " + s.Method), expected, why,
 		})
 	}
 	return table(w, rows)
