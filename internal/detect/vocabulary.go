@@ -47,7 +47,7 @@ func (y *Vocabulary) said(t feature.Token) bool {
 func (y *Vocabulary) Has(t feature.Token) bool {
 	kin, ok := t.Kin()
 	switch {
-	case y.said(t) || ok && y.said(kin):
+	case y.said(t) || ok && y.said(kin) || t.Stuffing():
 		return true
 	case t.Disposable():
 		return y.says(feature.FamilyUnit, feature.Token.Reordering)
@@ -135,6 +135,7 @@ const (
 	stepsLimit        = 2 * variedKnown
 	stepFloorTS       = 6 // where sound and picture share packets, sizes decide what meets
 	parameterLeastRun = 2 // occasions of the baseline's parameter sets
+	sizesLeast        = 8 // and of its packets that a picture filled
 )
 
 // vocabularyLearner gathers a vocabulary.
@@ -212,12 +213,20 @@ func (l *vocabularyLearner) finish() Vocabulary {
 		if l.overfull && feature.Family(f) >= feature.FamilyStep || lim.Late > noveltyLateLimit {
 			continue
 		}
+		if feature.Family(f) == feature.FamilySlice && y.Partial && !l.startsShow() {
+			continue
+		}
 		// What cut packets never showed cannot be compared.
 		if feature.Family(f) == feature.FamilyParameter && y.Partial && lim.Known == 0 {
 			continue
 		}
 		// Sound and picture in one stream make steps of every length between them.
 		if feature.Family(f) == feature.FamilyStep && lim.Known > stepsLimit {
+			continue
+		}
+		// A baseline in which hardly a picture filled a packet does not know how a full one
+		// is cut.
+		if feature.Family(f) == feature.FamilySize && occasions[f] < sizesLeast {
 			continue
 		}
 		floor := float64(noveltyFloor)
@@ -230,6 +239,27 @@ func (l *vocabularyLearner) finish() Vocabulary {
 		lim.Limit = floor + float64(lim.Late) + 2*lim.Worst
 	}
 	return y
+}
+
+// startsShow reports whether most of the packets in which a video unit begins showed its
+// beginning. The first TS packet of a small picture is mostly stuffing, which stands in
+// front, so that a cut packet ends before the picture's first word: then greater
+// pictures say what is no news.
+func (l *vocabularyLearner) startsShow() bool {
+	shown, began := map[uint16]uint32{}, map[uint16]uint32{}
+	for t, w := range l.words {
+		if pid, ok := t.VideoStart(); ok {
+			shown[pid] += w.Count
+		}
+		if pid, ok := t.Start(); ok {
+			began[pid] += w.Count
+		}
+	}
+	var all, seen uint32
+	for pid, n := range shown {
+		all, seen = all+began[pid], seen+n
+	}
+	return 2*seen >= all
 }
 
 // quantum finds the largest step of which nearly all others are multiples: a frame's

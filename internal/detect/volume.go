@@ -22,6 +22,12 @@ const (
 	// volume must be below all of it.
 	volumeRanges = 2.5
 	volumeRecent = 7 // hops
+	// volumeFall is by how many octaves it must be below the least second of the baseline
+	// as well: a scene may go on for longer than the quiet moments of the baseline did.
+	// Where a rate control held the volume (robust deviation over 4 s below volumeHeld),
+	// the baseline hides how little its pictures needed, and volumeFallHeld holds.
+	volumeFall, volumeFallHeld = 2.0, 3.5
+	volumeHeld                 = 0.05
 	// volumeMedia is how near the media clock must be to its rate in the baseline,
 	// volumeLoss how many packets at most may be missing, and volumeGap how long at
 	// most, in ns, nothing may arrive.
@@ -58,7 +64,17 @@ func (d *volume) below(w *feature.Window, x *feature.Vector, ok bool, baseline *
 		return 0
 	}
 	s := baseline[feature.ByteRate]
-	return max(0, (s.Min-x[feature.ByteRate])/(max(s.Max-s.Min, 1)*d.p.margin()))
+	ranges := (s.Min - x[feature.ByteRate]) / max(s.Max-s.Min, 1)
+	fall := (d.p.Seconds[feature.ByteRate].Min - x[feature.ByteRate]) / d.fall()
+	return max(0, min(ranges, volumeRanges*fall)/d.p.margin())
+}
+
+// fall is by how many octaves the volume must be below every second of the baseline.
+func (d *volume) fall() float64 {
+	if d.p.Fours[feature.ByteRate].MAD < volumeHeld {
+		return volumeFallHeld
+	}
+	return volumeFall
 }
 
 // ramp keeps the volume of five blocks of 8 s.
@@ -124,12 +140,15 @@ func (r *ramp) line() (slope, deviation float64) {
 
 func lg(x float64) float64 { return math.Log2(math.Max(x, 1)) }
 
-// drift accuses a volume that is walked up: straight, and steeper than what the
-// baseline's picture ever did from one block to the next. A cut is one step; a picture
-// that grows richer does it unevenly.
+// drift accuses a volume that is walked up: straight, steeper than what the
+// baseline's picture ever did from one block to the next, and again so a block later. A
+// cut is one step; a picture that grows richer does it unevenly, and is not for long in
+// line.
 type drift struct {
-	p *Profile
-	r ramp
+	p    *Profile
+	r    ramp
+	past [driftPast]float64 // scores of single hops, the eldest at next
+	next int
 }
 
 const (
@@ -140,6 +159,10 @@ const (
 	// rich doubles the volume in that time, in as straight a line; who wants to go
 	// unseen takes small steps.
 	driftMost = 0.35
+	// driftPast is how many hops ago the line is looked for that goes on now, and
+	// driftSpan among how many.
+	driftPast = rampBlock + driftSpan/2
+	driftSpan = 3 * hopsPerSecond
 )
 
 func (*drift) Name() string { return "drift" }
@@ -148,6 +171,13 @@ func (d *drift) Score(v *View) Evidence {
 	limit := max(driftSlope, driftBaseline*d.p.StepMax) * d.p.margin()
 	e := Evidence{Kind: "drift", Class: Source, Limit: limit}
 	d.r.add(&v.Hop)
+	before := 0.0
+	for i := range driftSpan {
+		before = max(before, d.past[(d.next+i)%driftPast])
+	}
+	now := &d.past[d.next]
+	d.next = (d.next + 1) % driftPast
+	*now = 0
 	if !d.r.full || v.Disturbed {
 		return e
 	}
@@ -156,7 +186,8 @@ func (d *drift) Score(v *View) Evidence {
 	if slope > driftMost {
 		return e
 	}
-	e.Score = max(0, min(slope/limit, slope/max(deviation, 1e-3)/driftStraight))
+	*now = max(0, min(slope/limit, slope/max(deviation, 1e-3)/driftStraight))
+	e.Score = min(*now, before)
 	if e.Score >= said {
 		e.Text = fmt.Sprintf("volume rises by %.0f %% every 8 s in a straight line (limit %.0f %%; greatest change in the baseline %.0f %%)",
 			100*(math.Exp2(slope)-1), 100*(math.Exp2(limit)-1), 100*(math.Exp2(d.p.StepMax)-1))

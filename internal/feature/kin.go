@@ -3,11 +3,18 @@ package feature
 // Kin is the word beside which t is no news: with the same settings, the picture
 // decides which of the two a source says. ok is false for most words.
 //
+// What nal_ref_idc says beyond zero or not is for the encoder to choose (H.264 §7.4.1).
+// Some give intra pictures more of it, and a cut in the picture makes one. A TS packet
+// that only goes on is of a picture that does not fit into one.
+//
 // A video PES header has a time stamp for decoding where it differs from that for
 // presentation, so that an encoder which may use B pictures leaves it out of those that
 // it does use (ISO/IEC 13818-1 §2.4.3.7); one without them never has it, and then it is
 // news. Its length is given or zero as the picture is below 64 KiB or not.
 func (t Token) Kin() (kin Token, ok bool) {
+	if unit, ok := t.startCode(); ok && unit&intraReference == intraReference && unit&0x1f == nalSlice {
+		return t - 1<<refShift, true
+	}
 	if t.Family() != FamilyUnit {
 		return 0, false
 	}
@@ -17,6 +24,15 @@ func (t Token) Kin() (kin Token, ok bool) {
 		zeroLength            = 1 << 16
 	)
 	switch v := t.Value(); v >> 24 << 24 {
+	case 0:
+		if v&^0xff == 0 && v&(0x80|intraReference|0x1f) == intraReference|nalSlice {
+			return t - 1<<refShift, true
+		}
+	case unitTS:
+		const begins = 1 << 16                                        // payload_unit_start_indicator
+		if v&begins == 0 && v>>16&0x12 == 0 && v&tsNull > lastTable { // neither empty nor damaged
+			return t | begins, true
+		}
 	case unitPES:
 		if v>>8&0xf0 != 0xe0 {
 			return 0, false
@@ -31,6 +47,30 @@ func (t Token) Kin() (kin Token, ok bool) {
 		}
 	}
 	return 0, false
+}
+
+// nal_ref_idc in a NAL unit header of H.264; the greatest is what intra pictures have.
+const (
+	refShift       = 5
+	intraReference = 3 << refShift
+)
+
+// Stuffing reports that t is an adaptation field that says nothing: it fills the last TS
+// packet of a picture up, where there is need (ISO/IEC 13818-1 §2.4.3.5).
+func (t Token) Stuffing() bool {
+	return t.Family() == FamilyUnit && t.Value()>>16<<16 == unitAdapt
+}
+
+// VideoStart reports that t is the packet with which a video PES begins, and its PID.
+func (t Token) VideoStart() (pid uint16, ok bool) {
+	v := t.Value()
+	return uint16(v & tsNull), t.Family() == FamilyUnit && v>>24<<24 == unitStream && v>>13&0x70 == 0x60
+}
+
+// Start reports that t is a TS packet in which a unit begins, and its PID.
+func (t Token) Start() (pid uint16, ok bool) {
+	v := t.Value()
+	return uint16(v & tsNull), t.Family() == FamilyUnit && v>>24<<24 == unitTS && v>>16&1 == 1
 }
 
 // Restarting reports that t is of a codec that codes rows of a picture apart from each

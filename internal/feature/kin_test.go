@@ -17,9 +17,30 @@ func TestKin(t *testing.T) {
 		{describe(picture, 10), 0, false}, // who never reordered does not begin to
 		{describe(sound, 5), 0, false},
 		{token(FamilySize, unitPES), 0, false},
+		{token(FamilyUnit, 0x61), token(FamilyUnit, 0x41), true},               // an intra picture of a cut
+		{token(FamilyUnit, 0x41), 0, false},                                    // who never had one
+		{token(FamilyUnit, 0x65), 0, false},                                    // of another kind
+		{token(FamilySlice, 1<<24|0x61), token(FamilySlice, 1<<24|0x41), true}, // in TS
+		{token(FamilySlice, 1<<24|0x67), 0, false},
+		{token(FamilyUnit, unitTS|0x100), token(FamilyUnit, unitTS|1<<16|0x100), true}, // a picture of two packets
+		{token(FamilyUnit, unitTS|1<<16|0x100), 0, false},                              // another PID
+		{token(FamilyUnit, unitTS|2<<16|0x100), 0, false},                              // damaged
+		{token(FamilyUnit, unitTS|lastTable), 0, false},
 	} {
 		if kin, ok := c.t.Kin(); kin != c.kin || ok != c.ok {
 			t.Errorf("%v: kin %v, %v; want %v, %v", c.t, kin, ok, c.kin, c.ok)
+		}
+	}
+}
+
+func TestStuffingSaysNothing(t *testing.T) {
+	for tok, want := range map[Token]bool{
+		token(FamilyUnit, unitAdapt|0x100):       true,
+		token(FamilyUnit, unitAdapt|2<<16|0x100): false, // private data
+		token(FamilyUnit, unitTS|0x100):          false,
+	} {
+		if got := tok.Stuffing(); got != want {
+			t.Errorf("%v: stuffing %v", tok, got)
 		}
 	}
 }
