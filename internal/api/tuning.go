@@ -26,7 +26,7 @@ func (s *Server) feedback(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, bus.Refuse(bus.CodeBadRequest, "real is missing: true or false"))
 		return
 	}
-	answer(s, w, r, bus.ProcessingFeedback, bus.FeedbackRequest{Alert: r.PathValue("id"), Real: *body.Real, Note: body.Note, By: body.By})
+	answer(s, w, r, bus.ProcessingFeedback, bus.FeedbackRequest{Alert: r.PathValue("id"), Real: *body.Real, Note: body.Note, By: named(body.By)})
 }
 
 // missed takes the report of what nothing noticed: {"from": "…", "to": "…", "kind": "…"}.
@@ -46,7 +46,7 @@ func (s *Server) missed(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	answer(s, w, r, bus.ProcessingFeedback, bus.FeedbackRequest{Stream: id, Real: true, From: body.From, To: body.To, Kind: body.Kind, Note: body.Note, By: body.By})
+	answer(s, w, r, bus.ProcessingFeedback, bus.FeedbackRequest{Stream: id, Real: true, From: body.From, To: body.To, Kind: body.Kind, Note: body.Note, By: named(body.By)})
 }
 
 func (s *Server) tuning(w http.ResponseWriter, r *http.Request) {
@@ -83,7 +83,7 @@ func (s *Server) changeTuning(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	slowly(s, w, r, bus.ProcessingTuning, bus.TuningRequest{
-		Stream: id, Do: body.Do, Saw: body.Saw, To: body.To, Auto: body.Auto != nil && *body.Auto, By: body.By,
+		Stream: id, Do: body.Do, Saw: body.Saw, To: body.To, Auto: body.Auto != nil && *body.Auto, By: named(body.By),
 	})
 }
 
@@ -98,7 +98,17 @@ func (s *Server) fleetTuning(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	slowly(s, w, r, bus.ProcessingFleet, bus.FleetRequest{Apply: body.Apply, By: body.By})
+	slowly(s, w, r, bus.ProcessingFleet, bus.FleetRequest{Apply: body.Apply, By: named(body.By)})
+}
+
+// named keeps an operator apart from those who change settings by themselves: what
+// these do is held to other rules, and the audit trail must not take one for the other.
+func named(by string) string {
+	switch by {
+	case "feedback", "tuning", "fleet", "default":
+		return "operator " + by
+	}
+	return by
 }
 
 // slowly is answer, for what takes a while.

@@ -73,6 +73,9 @@ func TestTuningRoutes(t *testing.T) {
 		{"POST", "/v1/streams/a/tuning", `{"do":"revert","to":77}`, 409, "{Stream:a Do:revert Saw:0 To:77 Auto:false By:}", "no earlier setting"},
 		{"POST", "/v1/streams/a/tuning", `{"do":"revert","to":-1}`, 400, "", "JSON"},
 		{"POST", "/v1/streams/a/tuning", `{"do":"auto","auto":true}`, 200, "{Stream:a Do:auto Saw:0 To:0 Auto:true By:}", `"revision":4`},
+		// Nobody passes for the system itself.
+		{"POST", "/v1/streams/a/tuning", `{"do":"apply","by":"feedback"}`, 200, "{Stream:a Do:apply Saw:0 To:0 Auto:false By:operator feedback}", `"revision":4`},
+		{"POST", "/v1/tuning", `{"apply":true,"by":"tuning"}`, 200, "{Apply:true By:operator tuning}", `"streams":3`},
 		// What is left out does not turn it off.
 		{"POST", "/v1/streams/a/tuning", `{"do":"auto"}`, 400, "", "auto is missing"},
 		{"POST", "/v1/streams/a/tuning", `{}`, 400, "", "do is missing"},
