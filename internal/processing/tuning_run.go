@@ -298,20 +298,27 @@ func (s *Service) serveFleet(ctx context.Context, r bus.FleetRequest) (bus.Fleet
 	if !r.Apply {
 		return info, nil
 	}
-	if err := s.keepPrior(ctx, f.Params); err != nil {
-		return info, err
-	}
 	by := r.By
 	if by == "" {
 		by = "operator"
 	}
+	// New streams begin with no less evidence than the others change on.
+	rails := f.record.Guard.Clone()
+	if err := rails.Propose(s.now(), rails.Revision, f.setting(by)); errors.Is(err, tune.ErrEvidence) {
+		return info, bus.Refuse(bus.CodeConflict, "fleet: %v", err)
+	}
+	if err := s.keepPrior(ctx, f.Params); err != nil {
+		return info, err
+	}
 	for _, st := range streams {
+		changed := false
 		_, err := st.tuner.change(ctx, func(rec *tuningRecord) ([]gk.Event, error) {
 			set := f.setting(by)
 			set.Method = "fleet, " + f.Method
 			set.Params.Sensitivity = rec.Guard.Live().Params.Sensitivity
 			had := rec.Guard.Revision
-			if err := rec.Guard.Propose(s.now(), had, set); err != nil || rec.Guard.Revision == had {
+			err := rec.Guard.Propose(s.now(), had, set)
+			if changed = err == nil && rec.Guard.Revision != had; !changed {
 				return nil, errUnchanged
 			}
 			return []gk.Event{settingEvent(gk.EventSettingProposed, *rec.Guard.InShadow())}, nil
@@ -319,7 +326,9 @@ func (s *Service) serveFleet(ctx context.Context, r bus.FleetRequest) (bus.Fleet
 		if err != nil {
 			return info, err
 		}
-		info.Applied = append(info.Applied, st.id)
+		if changed {
+			info.Applied = append(info.Applied, st.id)
+		}
 	}
 	return info, nil
 }

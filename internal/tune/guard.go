@@ -247,6 +247,9 @@ func (g *Guard) Revert(now time.Time, saw, to uint64, by, reason string) error {
 			back = s
 		}
 	}
+	if back == nil && to == 0 {
+		return errors.New("there is nothing to go back to: no earlier setting decided")
+	}
 	if back == nil {
 		return fmt.Errorf("there is no earlier setting %d that decided: gaitkeeper tune STREAM --history lists them", to)
 	}
