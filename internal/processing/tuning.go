@@ -383,7 +383,8 @@ func (st *stream) loadTuning() {
 func (st *stream) reactTuning() {
 	chunks, windows, order := st.behaviour.takeTuning()
 	for _, t := range chunks {
-		st.svc.beside(func() { st.storeScores(t) })
+		name := st.behaviour.tuned.ring.next(t.From, st.svc.cfg.Behaviour.Tuning.History)
+		st.svc.beside(func() { st.storeScores(t, name) })
 	}
 	if windows != nil {
 		st.svc.beside(func() { st.storeWindows(windows) })

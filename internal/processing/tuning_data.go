@@ -26,26 +26,52 @@ const recordings = 4
 // behind.
 const contextBefore = 30 * time.Second
 
-// storeScores writes a stretch of scores over the eldest.
-func (st *stream) storeScores(t *tune.Trace) {
+const (
+	chunkTime = chunkHops / episode.HopsPerSecond * time.Second
+	// maxParts is how many stretches that begin within chunkTime are kept: every hole in
+	// what comes begins another.
+	maxParts = 8
+)
+
+// ring tells where a stretch of scores is kept, which is over the eldest.
+type ring struct {
+	slot uint64 // of the last one
+	part int
+}
+
+// next is the name for a stretch that begins at from, in a ring that holds history.
+func (r *ring) next(from time.Time, history time.Duration) string {
+	slot := uint64(from.Unix()) / uint64(chunkTime/time.Second)
+	if slot != r.slot {
+		*r = ring{slot: slot, part: 1}
+	} else {
+		r.part = min(r.part+1, maxParts)
+	}
+	name := fmt.Sprint(slot % max(1, uint64(history/chunkTime)))
+	if r.part > 1 {
+		name += fmt.Sprintf("-%d", r.part)
+	}
+	return name
+}
+
+// storeScores writes a stretch of scores.
+func (st *stream) storeScores(t *tune.Trace, name string) {
 	b, err := t.Append(nil)
 	if err != nil {
 		st.svc.log.Error("scores do not encode", "stream", st.id, "error", err)
 		return
 	}
-	slot := uint64(t.From.Unix()) / uint64(chunkHops/episode.HopsPerSecond)
-	slots := max(1, uint64(st.svc.cfg.Behaviour.Tuning.History/(chunkHops/episode.HopsPerSecond*time.Second)))
-	st.storeSealed(bus.SealedScores, scoresToken, slot%slots, slot, b)
+	st.storeSealed(bus.SealedScores, scoresToken, name, uint64(t.From.Unix()), b)
 }
 
 func (st *stream) storeWindows(b []byte) {
 	hour := uint64(st.svc.now().Unix()) / uint64(recordEvery/time.Second)
-	st.storeSealed(bus.SealedWindows, windowsToken, hour%recordings, hour, b)
+	st.storeSealed(bus.SealedWindows, windowsToken, fmt.Sprint(hour%recordings), hour, b)
 }
 
 // storeSealed writes one of many. One that cannot be written is left out: history is
 // wanted, and nothing waits for it.
-func (st *stream) storeSealed(kind, token string, slot, version uint64, content []byte) {
+func (st *stream) storeSealed(kind, token, name string, version uint64, content []byte) {
 	svc := st.svc
 	ctx, cancel := svc.cfg.Host.WithTimeout(svc.ctx, callTimeout)
 	defer cancel()
@@ -53,7 +79,7 @@ func (st *stream) storeSealed(kind, token string, slot, version uint64, content 
 	if err == nil {
 		var value []byte
 		if value, err = keepMode.Marshal(envelope{Term: svc.protocol.Term, Version: version, Content: rep.Sealed}); err == nil {
-			_, err = svc.records.Put(ctx, fmt.Sprintf("%s.%s.%d", token, st.id, slot), value)
+			_, err = svc.records.Put(ctx, fmt.Sprintf("%s.%s.%s", token, st.id, name), value)
 		}
 	}
 	if err != nil && svc.ctx.Err() == nil {

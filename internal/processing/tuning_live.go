@@ -33,6 +33,7 @@ type tuned struct {
 	watch  watch
 
 	chunks  []*tune.Trace // full, to be stored
+	ring    ring          // where
 	windows []byte        // a full recording, to be stored
 	order   settle
 }
@@ -77,6 +78,9 @@ const (
 const (
 	chunkHops = 5 * 60 * episode.HopsPerSecond // of scores that are stored as one
 	leastHops = 2 * episode.HopsPerSecond      // fewer are not worth it
+	// mostLag is by how much kept scores may be dated wrongly: windows come late and
+	// together at times.
+	mostLag = 2 * time.Second
 	// recordEvery is the least time between two recordings of windows.
 	recordEvery = time.Hour
 )
@@ -173,6 +177,14 @@ func (b *behaviour) keepScores(now time.Time, w *feature.Window, planned bool) {
 		f |= tune.Unanswered
 	}
 	if b.cfg.Tuning.History > 0 {
+		// Windows that were lost, or not judged, leave a hole: what comes after it would be
+		// dated too early, and labels would lie beside their episodes.
+		if t.trace != nil && now.Sub(t.trace.At(t.trace.Len())).Abs() > mostLag {
+			if t.trace.Len() >= leastHops {
+				t.chunks = append(t.chunks, t.trace)
+			}
+			t.trace = nil
+		}
 		if t.trace == nil {
 			t.trace = &tune.Trace{Layout: t.layout, From: now.Add(-feature.Hop)}
 		}

@@ -153,3 +153,35 @@ func TestPriorIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// TestScoresAreDatedRightly: behind windows that were lost or not judged, kept scores
+// begin anew, so that labels lie on their episodes.
+func TestScoresAreDatedRightly(t *testing.T) {
+	s := learned(t)
+	s.b.breakScores()
+	s.b.takeTuning()
+	for range 3 {
+		s.play(10 * time.Second)
+		s.now = s.now.Add(time.Minute) // windows are lost
+	}
+	s.play(10 * time.Second)
+	last := s.b.tuned.trace
+	if d := s.now.Sub(last.At(last.Len())).Abs(); d > feature.Hop {
+		t.Errorf("the newest kept score is dated %v off", d)
+	}
+	chunks, _, _ := s.b.takeTuning()
+	names := map[string]bool{}
+	for _, c := range append(chunks, last) {
+		names[s.b.tuned.ring.next(c.From, time.Hour)] = true
+		if got := c.At(c.Len()).Sub(c.From); got != 10*time.Second {
+			t.Errorf("a stretch of %v is kept", got)
+		}
+	}
+	if len(chunks) != 3 || len(names) != 4 {
+		t.Errorf("%d stretches, kept as %v", len(chunks)+1, names)
+	}
+	name := s.b.tuned.ring.next(last.From.Add(time.Hour), time.Hour)
+	if s.b.tuned.ring.part != 1 || name == "" {
+		t.Errorf("an hour later it is kept as %s", name)
+	}
+}
