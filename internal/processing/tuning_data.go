@@ -298,7 +298,11 @@ func (st *stream) simulate(ctx context.Context, live liveView, m *material) erro
 				if windows == nil {
 					continue
 				}
-				c := tune.Simulated(replayed(live, windows), a.Name(strength), 1)
+				t := replayed(live, windows)
+				if !t.Layout.Equal(m.data.Replayer.Layout()) {
+					continue // the scores that were kept are of other detectors
+				}
+				c := tune.Simulated(t, a.Name(strength), 1)
 				if _, peak := m.data.Replayer.Peak(c.Trace, tune.LeadHops, c.Trace.Len()); peak < tune.Floor {
 					m.unseen++
 					continue

@@ -10,6 +10,7 @@ import (
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/episode"
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
 	"github.com/gaitkeeper/gaitkeeper/internal/tune"
@@ -183,5 +184,26 @@ func TestScoresAreDatedRightly(t *testing.T) {
 	name := s.b.tuned.ring.next(last.From.Add(time.Hour), time.Hour)
 	if s.b.tuned.ring.part != 1 || name == "" {
 		t.Errorf("an hour later it is kept as %s", name)
+	}
+}
+
+// TestOtherDetectors: material whose scores are of other detectors than those that
+// were kept is left out, as it is after an upgrade.
+func TestOtherDetectors(t *testing.T) {
+	layout := func(kinds ...string) *tune.Layout { return &tune.Layout{Kinds: kinds, Path: make([]bool, len(kinds))} }
+	of := func(l *tune.Layout) *material {
+		r := tune.NewReplayer(l, tune.Plain)
+		tr := &tune.Trace{Layout: l}
+		tr.Add(make([]episode.Level, len(l.Kinds)), 0)
+		return &material{data: tune.Data{Replayer: r, Cases: []tune.Case{{Trace: tr}}}, heldOut: tune.Data{Replayer: r}}
+	}
+	all := &material{}
+	for i, m := range []*material{of(layout("order")), of(layout("order", "loop")), of(layout("order"))} {
+		if took := all.merge(m, 1); took != (i != 1) {
+			t.Errorf("material %d was taken: %v", i, took)
+		}
+	}
+	if all.data.Judge(tune.DefaultParams()); len(all.data.Cases) != 2 {
+		t.Errorf("%d cases of three streams", len(all.data.Cases))
 	}
 }

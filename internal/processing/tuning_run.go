@@ -271,7 +271,9 @@ func (s *Service) serveFleet(ctx context.Context, r bus.FleetRequest) (bus.Fleet
 		if err != nil {
 			return info, err
 		}
-		all.merge(m, tune.CutoffOf(rec.Guard.Live().Params.Sensitivity))
+		if !all.merge(m, tune.CutoffOf(rec.Guard.Live().Params.Sensitivity)) {
+			continue
+		}
 		logs = append(logs, math.Log(tune.CutoffOf(rec.Guard.Live().Params.Sensitivity)))
 	}
 	info.Streams = len(logs)
@@ -333,10 +335,14 @@ func (s *Service) serveFleet(ctx context.Context, r bus.FleetRequest) (bus.Fleet
 	return info, nil
 }
 
-// merge adds another stream's material.
-func (m *material) merge(o *material, cutoff float64) {
+// merge adds another stream's material, unless its scores are of other detectors. It
+// reports whether it did.
+func (m *material) merge(o *material, cutoff float64) bool {
 	if m.data.Replayer == nil {
 		m.data.Replayer, m.heldOut.Replayer = o.data.Replayer, o.heldOut.Replayer
+	}
+	if !m.data.Replayer.Layout().Equal(o.data.Replayer.Layout()) {
+		return false
 	}
 	for _, c := range o.data.Cases {
 		c.Shift = cutoff
@@ -350,6 +356,7 @@ func (m *material) merge(o *material, cutoff float64) {
 	m.basis.Simulated += o.basis.Simulated
 	m.basis.Contested += o.basis.Contested
 	m.unseen += o.unseen
+	return true
 }
 
 // keepPrior writes down what new streams start from.

@@ -76,6 +76,9 @@ type Replayer struct {
 	ready   bool
 }
 
+// Layout is that of the traces that it replays.
+func (r *Replayer) Layout() *Layout { return r.layout }
+
 type table [1 << levelBits]float64
 
 // NewReplayer prepares for traces of one layout.
