@@ -100,6 +100,19 @@ func (r *tuningRecord) put(l label) {
 	r.Labels = append(r.Labels, l)
 }
 
+// prove notes what is proven: a label of its own, or at the answer that there is. It
+// reports whether that is news.
+func (r *tuningRecord) prove(l label) bool {
+	i := slices.IndexFunc(r.Labels, func(have label) bool { return have.ID == l.ID })
+	if i < 0 {
+		r.put(l)
+		return true
+	}
+	was := r.Labels[i].Proven
+	r.Labels[i].Proven = true
+	return !was
+}
+
 // counts describes the labels.
 func (r *tuningRecord) counts() (c bus.TuningLabels) {
 	for i := range r.Labels {

@@ -143,6 +143,8 @@ type material struct {
 	basis   tune.Basis
 	unseen  int // simulated episodes that no cut-off would show
 	context map[string][]byte
+	// outcomes are what is proven of a stream's own alerts, answered or not.
+	outcomes []label
 }
 
 // gather builds it. now is the newest that counts.
@@ -167,11 +169,16 @@ func (st *stream) gather(ctx context.Context, rec *tuningRecord) (*material, err
 	m.data.Replayer = replayer
 	m.heldOut.Replayer = tune.NewReplayer(layout, live.weights)
 	traces = slices.DeleteFunc(traces, func(t *tune.Trace) bool { return !t.Layout.Equal(layout) })
-	placed := place(replayer, layout, traces, slices.Concat(rec.Labels, live.outcomes), m)
+	// Proof may have come after an answer, and outlives the alert that it was told of.
+	for _, l := range live.outcomes {
+		rec.prove(l)
+	}
+	placed := place(replayer, layout, traces, rec.Labels, m)
 	m.data.Cases = append(m.data.Cases, placed...)
+	m.outcomes = live.outcomes
 	counts := rec.counts()
 	m.basis.False, m.basis.Real, m.basis.Contested = counts.False, counts.Real+counts.Missed, counts.Contested
-	m.basis.Proven = counts.Proven + len(live.outcomes)
+	m.basis.Proven = counts.Proven
 	if err := st.simulate(ctx, live, m); err != nil {
 		return nil, err
 	}
@@ -196,7 +203,7 @@ func (b *behaviour) liveView() liveView {
 	}
 	for i := range b.alerts.all {
 		a := &b.alerts.all[i]
-		if a.Answer == "" && (a.Class == bus.ClassSource || a.Class == bus.ClassProof) && b.proven(a) && !a.Closed.IsZero() {
+		if (a.Class == bus.ClassSource || a.Class == bus.ClassProof) && b.proven(a) && !a.Closed.IsZero() {
 			v.outcomes = append(v.outcomes, label{Label: tune.Label{
 				ID: a.ID, Origin: tune.FromOutcome, Real: true, Proven: true, From: a.Opened.Add(-before), To: endOf(a, a.Closed), Kind: a.Kind,
 			}})
@@ -352,11 +359,14 @@ func (st *stream) recordings(ctx context.Context) (all [][]feature.Window, err e
 
 // keepContext writes down the scores around labels that have none yet.
 func (st *stream) keepContext(ctx context.Context, m *material) error {
-	if len(m.context) == 0 {
+	if len(m.context) == 0 && len(m.outcomes) == 0 {
 		return nil
 	}
 	_, err := st.tuner.change(ctx, func(r *tuningRecord) ([]gk.Event, error) {
 		changed := false
+		for _, l := range m.outcomes {
+			changed = r.prove(l) || changed
+		}
 		for i := range r.Labels {
 			if b := m.context[r.Labels[i].ID]; b != nil && r.Labels[i].Context == nil {
 				r.Labels[i].Context, changed = b, true

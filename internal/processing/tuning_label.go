@@ -107,6 +107,7 @@ func (s *Service) labelled(ctx context.Context, id gk.StreamID, l label) (bus.Fe
 		first := true
 		for i := range r.Labels {
 			first = first && r.Labels[i].ID != l.ID
+			l.Proven = l.Proven || r.Labels[i].ID == l.ID && r.Labels[i].Proven
 		}
 		r.put(l)
 		detail := map[string]string{"label": l.ID, "real": fmt.Sprint(l.Real), "kind": l.Kind, "by": l.By, "note": l.Note}

@@ -207,3 +207,19 @@ func TestOtherDetectors(t *testing.T) {
 		t.Errorf("%d cases of three streams", len(all.data.Cases))
 	}
 }
+
+// TestProofAfterAnAnswer: it stands beside the answer, is written down without one,
+// and is news once.
+func TestProofAfterAnAnswer(t *testing.T) {
+	answer := label{Label: tune.Label{ID: "cam-1.1", Origin: tune.FromOperator}}
+	r := tuningRecord{Labels: []label{answer}}
+	for i, id := range []string{"cam-1.1", "cam-1.2", "cam-1.1", "cam-1.2"} {
+		l := label{Label: tune.Label{ID: id, Origin: tune.FromOutcome, Real: true, Proven: true}}
+		if news := r.prove(l); news != (i < 2) {
+			t.Errorf("proof %d of %s is news: %v", i, id, news)
+		}
+	}
+	if c := r.counts(); len(r.Labels) != 2 || c.Contested != 1 || c.Proven != 1 || c.False != 0 {
+		t.Errorf("%+v of %+v", c, r.Labels)
+	}
+}
