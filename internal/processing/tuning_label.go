@@ -171,7 +171,7 @@ func follow(now time.Time, r *tuningRecord, l *label, first bool) (events []gk.E
 	err := g.Propose(now, g.Revision, tune.Setting{
 		By: "feedback", Method: "step", Reason: reason, Params: want,
 		Basis: tune.Basis{False: counts.False, Real: counts.Real + counts.Missed, Proven: counts.Proven, Contested: counts.Contested},
-		// What a step leads to is not known: a fair day's worth is borne in the shadow.
+		// What a step leads to is not known: what the budget grants is borne in the shadow.
 		Expected: tune.Expected{High: 24, Detected: 1},
 	})
 	if err != nil || g.InShadow() == nil {

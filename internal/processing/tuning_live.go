@@ -274,7 +274,7 @@ func (b *behaviour) shadowed(open, planned bool, f tune.Flags) {
 		s.alarms++
 	}
 	hours := float64(s.hops) / episode.HopsPerSecond / 3600
-	allowed := tune.Allowed(s.expected.High, hours)
+	allowed := b.allowed(s.expected, hours)
 	switch {
 	case s.alarms > allowed:
 		s.told = true
@@ -283,6 +283,12 @@ func (b *behaviour) shadowed(open, planned bool, f tune.Flags) {
 		s.told = true
 		t.order = settle{settlePromote, s.revision, sawText(s.alarms, allowed, s.hops)}
 	}
+}
+
+// allowed is how many alarms a setting may raise in so many hours: what was expected or
+// the budget grants, not what little evidence cannot rule out.
+func (b *behaviour) allowed(e tune.Expected, hours float64) int {
+	return tune.Allowed(min(e.High, max(e.FalsePerDay, 24*b.cfg.Tuning.goal().Budget)), hours)
 }
 
 // watched counts what a young setting does; too many alarms take it back.
@@ -295,7 +301,7 @@ func (b *behaviour) watched(now time.Time, alarm bool) {
 	if alarm {
 		w.alarms++
 	}
-	allowed := tune.Allowed(w.expected.High, float64(w.hops)/episode.HopsPerSecond/3600)
+	allowed := b.allowed(w.expected, float64(w.hops)/episode.HopsPerSecond/3600)
 	if w.alarms > allowed && b.alerts.get(bus.ClassSource) == nil {
 		w.told = true
 		b.tuned.order = settle{settleRevert, w.revision, sawText(w.alarms, allowed, w.hops)}

@@ -223,3 +223,19 @@ func TestProofAfterAnAnswer(t *testing.T) {
 		t.Errorf("%+v of %+v", c, r.Labels)
 	}
 }
+
+// TestLittleEvidenceExcusesNothing: that an hour of traffic cannot rule out eighty
+// alarms a day is no reason to bear them.
+func TestLittleEvidenceExcusesNothing(t *testing.T) {
+	b := newStage(t).b
+	thin := tune.Expected{FalsePerDay: 0.1, High: 80}
+	if n := b.allowed(thin, 24); n > 5 {
+		t.Errorf("%d alarms are borne in a day on which one is granted", n)
+	}
+	if n := b.allowed(tune.Expected{FalsePerDay: 20, High: 30}, 24); n < 20 {
+		t.Errorf("%d alarms are borne where 20 were expected", n)
+	}
+	if n := b.allowed(tune.Expected{High: 0.01}, 24); n != 1 {
+		t.Errorf("%d alarms are borne where none was expected", n)
+	}
+}
