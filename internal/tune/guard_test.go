@@ -84,6 +84,20 @@ func TestExpectedIsOfTheStep(t *testing.T) {
 	}
 }
 
+// TestWeightsStayInRange: weights and sensitivity together lead no cut-off out of the
+// range that the sensitivity alone has.
+func TestWeightsStayInRange(t *testing.T) {
+	for _, c := range []float64{Floor, 0.5, 1, 2, Ceiling} {
+		for _, w := range []float64{leastWeight, 1, mostWeight} {
+			p := at(c)
+			p.Weights[0] = w
+			if got := c / p.Weight("grammar"); got < Floor*0.999 || got > Ceiling*1.001 {
+				t.Errorf("cut-off %g with weight %g is %g limits", c, w, got)
+			}
+		}
+	}
+}
+
 func TestValidParams(t *testing.T) {
 	if p := DefaultParams(); !p.Valid() {
 		t.Error("the defaults are refused")

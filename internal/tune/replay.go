@@ -47,10 +47,12 @@ var groupOf = map[string]int{
 	"volume": 3, "drift": 3, "pacing": 3,
 }
 
-// Weight is what a detector's weight is multiplied by.
+// Weight is what a detector's weight is multiplied by. Weights and sensitivity together
+// lead no cut-off out of the range from [Floor] to [Ceiling].
 func (p *Params) Weight(kind string) float64 {
 	if g, ok := groupOf[kind]; ok {
-		return p.Weights[g]
+		c := CutoffOf(p.Sensitivity)
+		return min(max(p.Weights[g], min(1, c/Ceiling)), max(1, c/Floor))
 	}
 	return 1
 }
@@ -108,8 +110,9 @@ func (r *Replayer) set(p *Params) {
 	most := 0.0
 	for f := range r.tables {
 		for d, kind := range r.layout.Kinds {
-			w := r.weights(kind, Flags(f)) * p.Weight(kind)
-			gain, raw := episode.Gain(w, p.Sensitivity), episode.Gain(w, 0.5)
+			// Beliefs rest on plain scores: a weight must not make false alarms look real.
+			w := r.weights(kind, Flags(f))
+			gain, raw := episode.Gain(w*p.Weight(kind), p.Sensitivity), episode.Gain(w, 0.5)
 			most = max(most, gain)
 			for l := range r.tables[f][d] {
 				r.tables[f][d][l] = episode.Level(l).Score() * gain
