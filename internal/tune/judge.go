@@ -236,7 +236,7 @@ func (d *Data) Judge(p Params) Stats {
 }
 
 // Split divides data into n parts that follow each other in time. No span is cut;
-// made cases are dealt out in turn.
+// cases that were made from one recording stay together.
 func (d *Data) Split(n int) []Data {
 	parts := make([]Data, n)
 	for i := range parts {
@@ -250,11 +250,16 @@ func (d *Data) Split(n int) []Data {
 			total += whole[i].Trace.Len()
 		}
 	}
-	part, filled, made := 0, 0, 0
+	part, filled := 0, 0
+	recordings := map[int64]int{}
 	for _, c := range whole {
 		if c.Made {
-			parts[made%n].Cases = append(parts[made%n].Cases, c)
-			made++
+			of := c.Trace.From.UnixNano()
+			if _, ok := recordings[of]; !ok {
+				recordings[of] = len(recordings) % n
+			}
+			k := recordings[of]
+			parts[k].Cases = append(parts[k].Cases, c)
 			continue
 		}
 		for c.Trace != nil {
