@@ -255,7 +255,7 @@ func TestRequestEndsWithItsConnection(t *testing.T) {
 	}()
 	<-asked
 	s.Shutdown()
-	if err := <-ended; !errors.Is(err, errCut) {
-		t.Errorf("ended with %v, want errCut", err)
+	if err := <-ended; !errors.Is(err, ErrCut) {
+		t.Errorf("ended with %v, want ErrCut", err)
 	}
 }

@@ -30,8 +30,9 @@ func (n *NATS) Subscribe(subject string, handle func(string, []byte)) (Subscript
 	return natsSub{s}, nil
 }
 
-// errCut means that an answer cannot come any more; the question can be repeated.
-var errCut = errors.New("bus: the connection was lost before the answer")
+// ErrCut says that the connection ended while an answer was awaited: whether the request
+// was heard is not known. Who asks again asks over another connection.
+var ErrCut = errors.New("bus: the connection was lost before the answer")
 
 // Request implements [Conn]. It does not wait for an answer to a connection that
 // is no more: whoever asks can ask again over the next.
@@ -42,15 +43,15 @@ func (n *NATS) Request(ctx context.Context, subject string, data []byte) ([]byte
 	defer n.nc.RemoveStatusListener(lost)
 	go func() {
 		if _, ok := <-lost; ok {
-			cancel(errCut)
+			cancel(ErrCut)
 		}
 	}()
 	m, err := n.nc.RequestWithContext(ctx, subject, data)
 	if errors.Is(err, nats.ErrNoResponders) {
 		return nil, ErrNoResponder
 	}
-	if errors.Is(context.Cause(ctx), errCut) && err != nil {
-		return nil, errCut
+	if errors.Is(context.Cause(ctx), ErrCut) && err != nil {
+		return nil, ErrCut
 	}
 	if err != nil {
 		return nil, err

@@ -194,6 +194,10 @@ func TestLeaderIsKilled(t *testing.T) {
 		}
 		next = time.Now().Add(500 * time.Millisecond)
 		took, err := urgent()
+		if errors.Is(err, bus.ErrCut) && time.Since(killed) < time.Second {
+			next = time.Now() // whoever asks had his connection to the server that was killed
+			continue
+		}
 		if err != nil {
 			t.Errorf("urgent rotation %v after the kill: %v", time.Since(killed).Round(time.Millisecond), err)
 		}

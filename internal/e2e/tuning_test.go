@@ -63,8 +63,8 @@ func (s *site) refused(want string, args ...string) {
 }
 
 // TestAnswersTuneTheStream: an operator calls an alert false. The setting that follows
-// is in the shadow first, decides when the episode is over, is in the history and in
-// the audit trail, outlives a restart, and is taken back when he says so.
+// is in the shadow first, decides when the episode is over, is in the history,
+// outlives a restart, and is taken back when he says so.
 func TestAnswersTuneTheStream(t *testing.T) {
 	need(t, "ffmpeg")
 	if testing.Short() {

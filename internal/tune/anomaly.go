@@ -47,7 +47,7 @@ var Anomalies = []Anomaly{
 const (
 	LeadHops    = 14 * episode.HopsPerSecond
 	anomalyHops = 16 * episode.HopsPerSecond
-	longHops    = 50 * episode.HopsPerSecond
+	longHops    = 58 * episode.HopsPerSecond
 	// StretchHops is the length of a recording that every kind fits in.
 	StretchHops = LeadHops + longHops
 )
