@@ -288,7 +288,12 @@ func (t *tuner) put(ctx context.Context, r *tuningRecord) error {
 			return err
 		}
 		if len(b) > bus.MaxSealed && len(r.Labels) > 0 {
-			r.Labels = r.Labels[1:]
+			// What was answered stays; the scores around it are in the history for a day.
+			if i := slices.IndexFunc(r.Labels, func(l label) bool { return l.Context != nil }); i >= 0 {
+				r.Labels[i].Context = nil
+			} else {
+				r.Labels = r.Labels[1:]
+			}
 			continue
 		}
 		rep, err := bus.KMSSeal.Do(ctx, svc.conn, bus.SealRequest{Place: t.place(r.Version), Content: b})

@@ -145,6 +145,11 @@ func follow(now time.Time, r *tuningRecord, l *label, first bool) (events []gk.E
 	switch {
 	case !g.Auto:
 		return nil, "noted; automatic tuning is off"
+	case !first && l.Real && !l.missed() && g.InShadow() != nil && g.InShadow().By == "feedback":
+		// The step that the earlier answer led to must not come.
+		told := *g.InShadow()
+		g.Reject(now, "the answer was taken back")
+		return []gk.Event{settingEvent(gk.EventSettingRejected, told)}, "noted in the place of the earlier answer, and its step was taken back"
 	case !first:
 		return nil, "noted in the place of the earlier answer"
 	case l.Real && !l.missed():

@@ -21,6 +21,8 @@ type tuned struct {
 	params tune.Params  // that decide
 	next   *tune.Params // that will, as soon as no episode runs
 
+	known uint64 // version of the record that these are from
+
 	layout *tune.Layout
 	levels []episode.Level
 	trace  *tune.Trace
@@ -125,6 +127,10 @@ func (b *behaviour) flags() (f tune.Flags) {
 // changes only while no episode runs.
 func (b *behaviour) adopt(now time.Time, r *tuningRecord) {
 	t := &b.tuned
+	if r.Version < t.known {
+		return // a change was quicker than whoever read the record before it
+	}
+	t.known = r.Version
 	live := r.Guard.Live()
 	p := live.Params
 	t.next = &p

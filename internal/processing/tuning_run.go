@@ -166,6 +166,9 @@ func (s *Service) serveTuning(ctx context.Context, r bus.TuningRequest) (bus.Tun
 				return nil, errUnchanged
 			}
 			rec.Guard.Auto = r.Auto
+			if sh := rec.Guard.InShadow(); sh != nil && !r.Auto && (sh.By == "tuning" || sh.By == "feedback") {
+				rec.Guard.Reject(s.now(), "automatic tuning was switched off")
+			}
 			return []gk.Event{{Kind: gk.EventTuningAuto, Detail: map[string]string{"auto": fmt.Sprint(r.Auto), "by": r.By}}}, nil
 		})
 	default:
