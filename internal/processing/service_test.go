@@ -5,6 +5,7 @@ import (
 	"errors"
 	mrand "math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -391,13 +392,12 @@ func TestTermAfterABackupIsRaised(t *testing.T) {
 // deafStore does what it is asked and does not answer, once.
 type deafStore struct {
 	store.KV
-	deaf bool
+	deaf atomic.Bool
 }
 
 func (d *deafStore) Update(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
 	rev, err := d.KV.Update(ctx, key, value, rev)
-	if key == termKey && d.deaf {
-		d.deaf = false
+	if key == termKey && d.deaf.CompareAndSwap(true, false) {
 		return 0, errors.New("no answer")
 	}
 	return rev, err
@@ -415,13 +415,13 @@ func TestTermIsRaisedWithoutTheStoresAnswer(t *testing.T) {
 		if _, err := w.records.Put(context.Background(), termKey, []byte("0")); err != nil { // under its feet
 			t.Fatal(err)
 		}
-		deaf.deaf = true
+		deaf.deaf.Store(true)
 		for range 2 {
 			_ = bus.TransportHere.Tell(w.memory.Conn(), bus.TransportAnnouncement{TransportReceiver: bus.TransportReceiver{Transport: "t2"}, Term: 50})
 			time.Sleep(time.Second)
 		}
 		e, err := w.records.Get(context.Background(), termKey)
-		if err != nil || string(e.Value) != "51" || deaf.deaf {
+		if err != nil || string(e.Value) != "51" || deaf.deaf.Load() {
 			t.Errorf("term %q: %v", e.Value, err)
 		}
 		w.close()
