@@ -3,6 +3,7 @@ package processing
 import (
 	"context"
 	"slices"
+	"sync"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
@@ -75,5 +76,29 @@ func (st *stream) carried(session gk.SessionID, by gk.TransportID) *gkrp.Session
 func (st *stream) first(f bus.FirstPacket) {
 	if st.carried(f.Session, f.Transport) != nil {
 		st.step(gkrp.Media{Session: f.Session, At: st.svc.now()})
+	}
+}
+
+// turnstile lets news through until it is shut. A subscription that was closed may
+// still be in the middle of one, and the next run must not begin beside it.
+type turnstile struct {
+	mu   sync.RWMutex
+	over bool
+}
+
+// shut waits for news that is being heard and lets no more through.
+func (t *turnstile) shut() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+}
+
+func through[T any](t *turnstile, hear func(T)) func(T) {
+	return func(v T) {
+		t.mu.RLock()
+		defer t.mu.RUnlock()
+		if !t.over {
+			hear(v)
+		}
 	}
 }

@@ -103,6 +103,7 @@ type Service struct {
 	ssrcs      map[uint32]gk.StreamID
 	wg         sync.WaitGroup
 	ctx        context.Context
+	news       *turnstile
 }
 
 // transport is a transport as it last announced itself.
@@ -168,9 +169,11 @@ func (s *Service) run(ctx context.Context) error {
 	}()
 	subs, err := s.Start(ctx)
 	defer func() {
+		cancel()
 		for _, sub := range subs {
 			_ = sub.Close() // the connection goes with the process
 		}
+		s.news.shut()
 	}()
 	if err != nil {
 		return err
@@ -186,7 +189,7 @@ func (s *Service) run(ctx context.Context) error {
 // Start is the beginning of [Service.Run]: it takes up the recorded sessions and
 // answers, until ctx is done, over the subscriptions that it gives.
 func (s *Service) Start(ctx context.Context) (subs []bus.Subscription, err error) {
-	s.ctx = ctx
+	s.ctx, s.news = ctx, &turnstile{}
 	if err := s.raiseTerm(ctx); err != nil {
 		return nil, fmt.Errorf("processing: fencing term: %w", err)
 	}
@@ -197,12 +200,12 @@ func (s *Service) Start(ctx context.Context) (subs []bus.Subscription, err error
 		return err
 	}
 	if err := errors.Join(
-		hear(bus.TransportHere.Hear(s.conn, s.transportHere, s.liar)),
-		hear(bus.TransportFirst.Hear(s.conn, s.transportFirst, s.liar)),
-		hear(bus.TransportStatus.Hear(s.conn, s.transportStatus, s.liar)),
-		hear(bus.TransportProof.Hear(s.conn, s.transportProof, s.liar)),
-		hear(bus.TransportWindow.Hear(s.conn, s.transportWindow, s.liar)),
-		hear(bus.TransportOutsiders.Hear(s.conn, s.transportOutsiders, s.liar)),
+		hear(bus.TransportHere.Hear(s.conn, through(s.news, s.transportHere), s.liar)),
+		hear(bus.TransportFirst.Hear(s.conn, through(s.news, s.transportFirst), s.liar)),
+		hear(bus.TransportStatus.Hear(s.conn, through(s.news, s.transportStatus), s.liar)),
+		hear(bus.TransportProof.Hear(s.conn, through(s.news, s.transportProof), s.liar)),
+		hear(bus.TransportWindow.Hear(s.conn, through(s.news, s.transportWindow), s.liar)),
+		hear(bus.TransportOutsiders.Hear(s.conn, through(s.news, s.transportOutsiders), s.liar)),
 	); err != nil {
 		return subs, fmt.Errorf("processing: %w", err)
 	}

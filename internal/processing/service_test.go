@@ -412,6 +412,7 @@ func TestTermIsRaisedWithoutTheStoresAnswer(t *testing.T) {
 		deaf := &deafStore{KV: w.records}
 		w.records = deaf
 		w.start()
+		synctest.Wait()                                                                      // it has its term
 		if _, err := w.records.Put(context.Background(), termKey, []byte("0")); err != nil { // under its feet
 			t.Fatal(err)
 		}
