@@ -6,8 +6,10 @@ import (
 	"strings"
 )
 
-// Split says which contents and settings may be drawn. What one half draws the
-// other does not, so that rules made on one are measured on the other.
+// Split says which contents and settings may be drawn, so that rules made on one half
+// are measured on the other. The halves share no film, key-picture distance (but of VP8, VP9)
+// or picture size; they share some presets, frame rates and kinds of drawn scene, and
+// all models of networks and troubles.
 type Split string
 
 // The splits.
