@@ -45,43 +45,6 @@ type Session struct {
 	over      bool
 }
 
-// Record is what of a session is written down. A service that takes the session
-// over goes on from it.
-type Record struct {
-	Device     gk.DeviceID          `cbor:"1,keyasint"`
-	Stream     gk.StreamID          `cbor:"2,keyasint"`
-	Session    gk.SessionID         `cbor:"3,keyasint"`
-	SSRC       uint32               `cbor:"4,keyasint"`
-	Version    Version              `cbor:"5,keyasint"`
-	Suite      Suite                `cbor:"6,keyasint"`
-	Payload    Payload              `cbor:"7,keyasint"`
-	Transports []gk.TransportID     `cbor:"8,keyasint"`
-	Epoch      gk.Epoch             `cbor:"9,keyasint"`            // confirmed by the device; 0 until the first ACK
-	First      gk.Index             `cbor:"10,keyasint"`           // where Epoch begins
-	Near       gk.Index             `cbor:"11,keyasint"`           // last reported
-	Pending    gk.Reason            `cbor:"12,keyasint,omitempty"` // of a rotation that was ordered, perhaps granted, not confirmed
-	Prekeys    [][]byte             `cbor:"13,keyasint"`           // not yet used
-	Rotations  uint64               `cbor:"14,keyasint"`
-	ByReason   map[gk.Reason]uint64 `cbor:"15,keyasint"`
-	Since      time.Time            `cbor:"16,keyasint"` // when Epoch was confirmed
-	Started    time.Time            `cbor:"17,keyasint"`
-	Took       time.Duration        `cbor:"18,keyasint"` // of the last rotation, decision to ACK
-	Ended      bool                 `cbor:"19,keyasint,omitempty"`
-	Term       uint64               `cbor:"20,keyasint"`
-}
-
-// Timing is when a session does what. Zero durations switch a rule off.
-type Timing struct {
-	Every      time.Duration // scheduled rotation
-	Packets    uint64        // rotation by packets sent under one key
-	Retry      time.Duration // first repetition of what was not answered; doubles up to RetryMax
-	RetryMax   time.Duration
-	CloseAfter time.Duration // a candidate that does not confirm is dropped
-	Linger     time.Duration // after BYE, for late packets
-	Policy     Policy        // what WELCOME tells the device
-	Addresses  map[gk.TransportID]string
-}
-
 // Stage is how far a rotation has come.
 type Stage uint8
 
@@ -112,25 +75,6 @@ type rotation struct {
 	recorded  bool // the intent is written down, or need not be
 	adopted   bool // taken over from another instance: the device may answer an earlier GRANT
 	retry     backoff
-}
-
-// rejoining brings a restarted transport back to the epochs in use.
-type rejoining struct {
-	want  []gk.Epoch
-	env   map[gk.Epoch][]byte
-	retry backoff
-}
-
-type backoff struct {
-	at   time.Time
-	wait time.Duration
-}
-
-func (b *backoff) due(now time.Time) bool { return !b.at.After(now) }
-
-func (b *backoff) next(now time.Time, t Timing) {
-	b.wait = min(max(2*b.wait, t.Retry), t.RetryMax)
-	b.at = now.Add(b.wait)
 }
 
 // Begin makes the candidate session that a proven HELLO, which in must hold, asks for. The record
@@ -179,30 +123,6 @@ func (s *Session) Rotating() (gk.Epoch, Stage) {
 
 // Reported gives the device's own count of packets sent.
 func (s *Session) Reported() uint64 { return s.packets }
-
-// Deadline says when the next [Tick] is wanted; zero means never.
-func (s *Session) Deadline() time.Time {
-	var d time.Time
-	sooner := func(t time.Time) {
-		if !t.IsZero() && (d.IsZero() || t.Before(d)) {
-			d = t
-		}
-	}
-	if s.over {
-		return d
-	}
-	if s.rot != nil {
-		sooner(s.rot.retry.at)
-	} else {
-		sooner(s.rotateAt)
-		sooner(s.refilling.at)
-	}
-	for _, j := range s.rejoin {
-		sooner(j.retry.at)
-	}
-	sooner(s.endAt)
-	return d
-}
 
 // Step takes one input and gives what is to be done about it.
 func (s *Session) Step(now time.Time, in Input) []Effect {
@@ -302,15 +222,6 @@ func (s *Session) hasten(now time.Time, reason gk.Reason) []Effect {
 	return fx
 }
 
-// proofReserve is the number of prekeys that only proof may use up.
-const proofReserve = 1
-
-// refill asks the device for prekeys, and for when to ask again.
-func (s *Session) refill(now time.Time) Effect {
-	s.refilling.next(now, s.timing)
-	return Send{&Refill{Stream: s.Stream, Session: s.Session}}
-}
-
 func (s *Session) enter(now time.Time, stage Stage) []Effect {
 	s.rot.stage = stage
 	s.rot.retry = backoff{}
@@ -381,10 +292,6 @@ func (s *Session) released(now time.Time, in Released) []Effect {
 		fx = append(fx, s.armJoining(id, in.Epoch, env))
 	}
 	return fx
-}
-
-func (s *Session) armJoining(id gk.TransportID, e gk.Epoch, env []byte) Effect {
-	return Arm{id, e, env, gk.ReasonStart, true, max(s.First, s.Near)}
 }
 
 func (s *Session) armed(now time.Time, in Armed) []Effect {
@@ -514,163 +421,6 @@ func (s *Session) acked(now time.Time, a *Ack) []Effect {
 	return fx
 }
 
-func (s *Session) addPrekeys(keys [][]byte) {
-	defer func() {
-		if len(s.Prekeys) > proofReserve {
-			s.refilling = backoff{}
-		}
-	}()
-	for _, k := range keys {
-		if len(s.Prekeys) < 2*MaxPrekeys && !slices.ContainsFunc(s.Prekeys, func(o []byte) bool { return bytes.Equal(o, k) }) {
-			s.Prekeys = append(s.Prekeys, k)
-		}
-	}
-}
-
-// renewPause is the shortest time between two epochs that a restless source gets.
-const renewPause = 5 * time.Second
-
-func (s *Session) reported(now time.Time, m *Report) []Effect {
-	if m.Number <= s.reports || s.Candidate() {
-		return nil
-	}
-	s.reports, s.packets, s.Near = m.Number, max(s.packets, m.Packets), max(s.Near, m.To)
-	taken := m.For(s.Version)
-	fx := []Effect{Switch{Epoch: m.Epoch, Near: s.Near}, Reported{&taken}}
-	if m.Term > s.Term {
-		fx = append(fx, Outranked{})
-	}
-	switch {
-	case s.rot != nil && m.Epoch == s.rot.epoch:
-		s.rot.adopted = true
-	case m.Epoch > s.Record.Epoch:
-		// The device was granted an epoch of which this instance has no record: the
-		// one that granted it was stopped before it could write. Do it again; the
-		// device answers with the ACK that it stored.
-		s.Pending = gk.ReasonRecovery
-		s.rot = &rotation{epoch: m.Epoch, reason: gk.ReasonRecovery, stage: StageReleasing, decided: now, recorded: true, adopted: true}
-		return append(fx, s.push(now)...)
-	case m.Renew && !now.Before(s.renewAt):
-		s.renewAt = now.Add(renewPause)
-		return append(fx, s.rotate(now, gk.ReasonDiscontinuity, 0)...)
-	case s.timing.Packets > 0 && s.packets-s.base >= s.timing.Packets:
-		return append(fx, s.rotate(now, gk.ReasonPackets, 0)...)
-	}
-	return fx
-}
-
-// retired follows up on an epoch that turns out to be over. Where that is the one
-// on record, its successor was confirmed to an instance that was stopped before it
-// could write: it is found by asking for what comes after.
-func (s *Session) retired(now time.Time, e gk.Epoch) []Effect {
-	s.unwant(func(want gk.Epoch) bool { return want == e })
-	switch {
-	case s.Candidate() || s.Record.Ended:
-		return nil
-	case s.rot == nil && e == s.Record.Epoch:
-		s.Pending = gk.ReasonRecovery
-		s.rot = &rotation{reason: gk.ReasonRecovery, stage: StageReleasing, decided: now, adopted: true}
-		return s.push(now)
-	case s.rot != nil && s.rot.stage == StageReleasing && s.rot.adopted && e == s.rot.epoch && e != 0:
-		s.rot.epoch = 0
-		return s.push(now)
-	}
-	return nil
-}
-
-// unwant drops epochs that transports which lost their keys need no more.
-func (s *Session) unwant(over func(gk.Epoch) bool) {
-	for id, j := range s.rejoin {
-		j.want = slices.DeleteFunc(j.want, over)
-		if len(j.want) == 0 {
-			delete(s.rejoin, id)
-		}
-	}
-}
-
-func (s *Session) transportLost(now time.Time, id gk.TransportID) []Effect {
-	if !slices.Contains(s.Transports, id) {
-		return nil
-	}
-	j := &rejoining{env: map[gk.Epoch][]byte{}}
-	if !s.Candidate() {
-		j.want = append(j.want, s.Record.Epoch)
-	}
-	if s.rot != nil {
-		switch s.rot.stage {
-		case StageGranting:
-			j.want = append(j.want, s.rot.epoch)
-		case StageArming, StageRecording: // what was sealed for it cannot be opened by its new key
-			s.rot.stage = StageReleasing
-		}
-	}
-	if len(j.want) == 0 {
-		return nil
-	}
-	if s.rejoin == nil {
-		s.rejoin = map[gk.TransportID]*rejoining{}
-	}
-	s.rejoin[id] = j
-	return s.pushJoin(now, id, j)
-}
-
-func (s *Session) pushJoin(now time.Time, id gk.TransportID, j *rejoining) []Effect {
-	j.retry.next(now, s.timing)
-	var fx []Effect
-	for _, e := range j.want {
-		if env := j.env[e]; env != nil {
-			fx = append(fx, s.armJoining(id, e, env))
-		} else {
-			fx = append(fx, Release{Epoch: e, Transports: []gk.TransportID{id}})
-		}
-	}
-	return fx
-}
-
-func (s *Session) tick(now time.Time) []Effect {
-	var fx []Effect
-	if !s.endAt.IsZero() && !s.endAt.After(now) {
-		if s.Record.Ended {
-			return s.end("")
-		}
-		return s.end(CodeUnavailable)
-	}
-	for _, id := range s.Transports {
-		if j := s.rejoin[id]; j != nil && j.retry.due(now) {
-			// A sealed key may be for a transport that restarted once more: ask anew.
-			clear(j.env)
-			fx = append(fx, s.pushJoin(now, id, j)...)
-		}
-	}
-	if s.rot != nil {
-		if s.rot.retry.due(now) {
-			fx = append(fx, s.push(now)...)
-		}
-		return fx
-	}
-	if !s.refilling.at.IsZero() && s.refilling.due(now) {
-		fx = append(fx, s.refill(now))
-	}
-	if !s.rotateAt.IsZero() && !s.rotateAt.After(now) {
-		s.rotateAt = time.Time{}
-		fx = append(fx, s.rotate(now, gk.ReasonSchedule, 0)...)
-	}
-	return fx
-}
-
-func (s *Session) schedule(now time.Time) {
-	if s.timing.Every > 0 {
-		// Since may be of another machine's clock: it can bring the rotation forward
-		// but never put it off.
-		s.rotateAt = s.Since.Add(s.timing.Every)
-		if s.rotateAt.Before(now) {
-			s.rotateAt = now
-		} else if latest := now.Add(s.timing.Every); s.rotateAt.After(latest) {
-			s.rotateAt = latest
-		}
-	}
-}
-
 func (s *Session) end(code Code) []Effect {
 	s.over = true
 	started := !s.Candidate()
@@ -687,16 +437,4 @@ func (s *Session) end(code Code) []Effect {
 		fx = append(fx, Write{s.snapshot()})
 	}
 	return append(fx, Close{}, Over{code})
-}
-
-// snapshot is a copy of the record that later steps do not change.
-func (s *Session) snapshot() Record {
-	r := s.Record
-	r.Prekeys = slices.Clone(r.Prekeys)
-	r.Transports = slices.Clone(r.Transports)
-	r.ByReason = make(map[gk.Reason]uint64, len(s.ByReason))
-	for k, v := range s.ByReason {
-		r.ByReason[k] = v
-	}
-	return r
 }
