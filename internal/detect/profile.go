@@ -10,8 +10,10 @@ import (
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 )
 
-// ProfileVersion is the layout of [Profile].
-const ProfileVersion = 1
+// ProfileVersion is the layout of [Profile], and what its words and numbers mean: a
+// profile of another version cannot be compared and is learned anew. Version 2 has the
+// scrambling bits of TS packets in their words, where 1 had two bits of the PID.
+const ProfileVersion = 2
 
 // Profile is what a baseline leaves: what a source says, how often rare things
 // happen to it, and the spread of its statistics. It is plain data, to be stored.

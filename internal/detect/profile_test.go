@@ -63,6 +63,7 @@ func TestShortBaselinesAreTrustedLess(t *testing.T) {
 func TestBadProfilesAreRefused(t *testing.T) {
 	for name, spoil := range map[string]func(*Profile){
 		"version":      func(p *Profile) { p.Version++ },
+		"old version":  func(p *Profile) { p.Version-- },
 		"words":        func(p *Profile) { slices.Reverse(p.Vocabulary.Words) },
 		"distribution": func(p *Profile) { p.Reference[0] = nil },
 		"forest loop":  func(p *Profile) { p.Forest.Nodes[0].Right = 0 },

@@ -9,10 +9,14 @@ import (
 	"reflect"
 )
 
+// wordsVersion rises when a word means something else than before, so that windows with
+// the old words are not held against profiles with the new ones.
+const wordsVersion = 2
+
 // windowLayout stands first in an encoded window. It is computed from the fields, so
 // that whoever has other ones refuses instead of misreading.
 var windowLayout = func() (h [2]byte) {
-	sum := uint64(tokensMost)
+	sum := hashBytes(wordsVersion, []byte{tokensMost})
 	t := reflect.TypeFor[Sums]()
 	for i := range t.NumField() {
 		sum = hashBytes(sum, []byte(t.Field(i).Name+" "+t.Field(i).Type.String()))

@@ -21,6 +21,14 @@ const (
 	unitStream   = 6 << 24
 )
 
+// Values of transport_scrambling_control (ISO/IEC 13818-1 §2.4.3.3; which is even and odd:
+// ETSI TS 100 289) as they stand in a word. A scrambler uses two keys by turns,
+// for longer than a baseline perhaps: both are one word.
+const (
+	evenKey = 2 << 2
+	oddKey  = 3 << 2
+)
+
 // tsPID is what the meter knows of one PID.
 type tsPID struct {
 	pid   uint16 // plus one, zero is free
@@ -144,7 +152,10 @@ func (m *Meter) tsPacket(b []byte, header uint32, t *tsPID, at int64, follow boo
 		m.checkContinuity(t, header)
 	}
 	if body := header &^ 0x3f; start || afc == 0 || body != t.body || at-t.bodyAt >= occasionGap {
-		shape := header >> 12 & 0xc // scrambling
+		shape := header >> 4 & 0xc // transport_scrambling_control
+		if shape == oddKey {
+			shape = evenKey
+		}
 		if start {
 			shape |= 1
 		}

@@ -145,6 +145,24 @@ func TestTransportStreamEqualsNaive(t *testing.T) {
 	})
 }
 
+// Scrambling is in the words of TS packets and no PID is taken for it; the two keys that
+// a scrambler takes by turns are one word.
+func TestScramblingIsAWord(t *testing.T) {
+	for pid := uint32(lastTable + 1); pid < tsNull; pid += 0x23 {
+		for control, shape := range []uint32{0, 1 << 2, 2 << 2, 2 << 2} {
+			b := make([]byte, tsSize)
+			binary.BigEndian.PutUint32(b, 0x47<<24|pid<<8|uint32(control)<<6|0x10)
+			m := NewLiveMeter(TS)
+			m.Observe(&Packet{At: 1, Header: Header{Flags: 0x80, PayloadType: 33}, Wire: 12 + tsSize, HeaderLen: 12, Payload: b})
+			var w Window
+			m.Roll(&w, Hop)
+			if want := token(FamilyUnit, unitTS|shape<<16|pid); !w.Tokens.Has(want) {
+				t.Fatalf("PID %#x, scrambling control %d: no %v in %v", pid, control, want, w.Tokens.All())
+			}
+		}
+	}
+}
+
 // The sample of payloads knows what was sent between three seconds and some minutes
 // before, and nothing else, but for one in some hundred.
 func TestLoopMemoryEqualsNaive(t *testing.T) {

@@ -223,6 +223,11 @@ func TestBadRecordsAreRefused(t *testing.T) {
 		"half before": func(p *profileRecord) { p.Before = &profileRecord{} },
 		"bad before":  func(p *profileRecord) { p.Before = &profileRecord{Modes: []detect.Mode{{}}} },
 		"bad early":   func(p *profileRecord) { p.Early = &detect.Profile{} },
+		"old version": func(p *profileRecord) {
+			old := *p.Modes[0].Anchor
+			old.Version--
+			p.Modes = []detect.Mode{{Anchor: &old}}
+		},
 	} {
 		p := s.b.profile
 		spoil(&p)
