@@ -13,20 +13,31 @@ type Budget struct {
 	since time.Time // spent counts from here
 }
 
+// Has reports whether [Budget.Take] would find a token.
+func (b *Budget) Has(now time.Time) bool {
+	b.gain(now)
+	return b.spent < b.Burst
+}
+
 // Take takes a token, and reports whether there was one.
 func (b *Budget) Take(now time.Time) bool {
-	if b.spent > 0 && b.Every > 0 {
-		if back := int(now.Sub(b.since) / b.Every); back > 0 {
-			b.spent = max(0, b.spent-back)
-			b.since = b.since.Add(time.Duration(back) * b.Every)
-		}
+	if !b.Has(now) {
+		return false
 	}
 	if b.spent == 0 {
 		b.since = now
 	}
-	if b.spent >= b.Burst {
-		return false
-	}
 	b.spent++
 	return true
+}
+
+// gain gives back what has come in since it was last counted.
+func (b *Budget) gain(now time.Time) {
+	if b.spent == 0 || b.Every <= 0 {
+		return
+	}
+	if back := int(now.Sub(b.since) / b.Every); back > 0 {
+		b.spent = max(0, b.spent-back)
+		b.since = b.since.Add(time.Duration(back) * b.Every)
+	}
 }

@@ -327,21 +327,6 @@ func TestEpochThatIsGivenNoMore(t *testing.T) {
 	want(t, "refused", s.Step(t0, KeyUnknown{6}), "send(stop) write(5,operator) close over(unknown-session)")
 }
 
-func TestBudget(t *testing.T) {
-	b := Budget{Burst: 2, Every: time.Minute}
-	for i, row := range []struct {
-		at time.Duration
-		ok bool
-	}{{0, true}, {0, true}, {0, false}, {59 * time.Second, false}, {time.Minute, true}, {time.Minute, false}, {3 * time.Minute, true}, {3 * time.Minute, true}, {3 * time.Minute, false}, {time.Hour, true}} {
-		if ok := b.Take(t0.Add(row.at)); ok != row.ok {
-			t.Errorf("row %d: %v at %v", i, ok, row.at)
-		}
-	}
-	if (&Budget{}).Take(t0) {
-		t.Error("the zero budget allows something")
-	}
-}
-
 func TestByeLingersThenEnds(t *testing.T) {
 	s := begun(t, t0)
 	want(t, "bye", s.Step(t0, Heard{Message: &Bye{Session: testSession, End: 300}}), "")
@@ -358,61 +343,6 @@ func TestCandidateThatNeverConfirmsIsDropped(t *testing.T) {
 	s, _ := Begin(t0, Record{Transports: []gk.TransportID{"t1"}}, Heard{Message: h}, testTiming)
 	s.Step(t0, Opened{1})
 	want(t, "dropped", s.Step(t0.Add(30*time.Second), Tick{}), "send(stop) close over(unavailable)")
-}
-
-func TestDeviceRefusesAWelcomeThatIsNotAnAnswer(t *testing.T) {
-	for name, f := range map[string]func(w *Welcome){
-		"another hello":         func(w *Welcome) { w.HelloHash = make([]byte, 32) },
-		"another session":       func(w *Welcome) { w.Session[0]++ },
-		"another stream":        func(w *Welcome) { w.Stream = "other" },
-		"a shortened offer":     func(w *Welcome) { w.Suites = w.Suites[1:] },
-		"a suite not offered":   func(w *Welcome) { w.Suite = 9 },
-		"a version not offered": func(w *Welcome) { w.Version = 9 },
-	} {
-		d, fx := NewDevice(t0, Hello{Device: "cam-1", Stream: "cam-1", Session: testSession, Versions: []Version{0}, Suites: []Suite{1, 2}}, time.Second, time.Minute)
-		h := fx[0].(Send).Message.(*Hello)
-		fx = d.Step(t0, Heard{Message: &Challenge{Session: testSession, HelloHash: Hash(must(Encode(h))), Nonce: make([]byte, 16)}})
-		proven := fx[0].(Send).Message.(*Hello)
-		w := &Welcome{
-			Session: testSession, HelloHash: Hash(must(Encode(proven))), Versions: []Version{0}, Suites: []Suite{1, 2}, Suite: 1, Stream: "cam-1",
-			Transports: []string{"a:1"}, Grant: must(Encode(&Grant{Stream: "cam-1", Session: testSession, Epoch: 1, Envelope: []byte{1}})),
-		}
-		bad := *w
-		f(&bad)
-		if got := d.Step(t0, Heard{Message: &bad}); len(got) != 0 || d.Stage() == DeviceRunning {
-			t.Errorf("%s: accepted", name)
-		}
-		if got := d.Step(t0, Heard{Message: w}); len(got) != 2 {
-			t.Errorf("%s: the right one was then refused", name)
-		}
-	}
-}
-
-func TestDeviceAnswersARepeatedGrantWithItsStoredAck(t *testing.T) {
-	d := &Device{hello: Hello{Stream: "cam-1", Session: testSession}, stage: DeviceRunning, hashes: map[gk.Epoch][]byte{}}
-	grant := func(e gk.Epoch) Heard {
-		g := &Grant{Stream: "cam-1", Session: testSession, Epoch: e, Envelope: []byte{1}}
-		return Heard{Message: g, Payload: must(Encode(g))}
-	}
-	var acks []Message
-	for e := gk.Epoch(1); e <= 20; e++ {
-		if fx := d.Step(t0, grant(e)); len(fx) != 1 || fx[0].(Install).Epoch != e {
-			t.Fatalf("grant %d: %v", e, fx)
-		}
-		if fx := d.Step(t0, grant(e)); len(fx) != 0 {
-			t.Fatalf("grant %d while installing: %v", e, fx)
-		}
-		fx := d.Step(t0, Installed{Epoch: e, Confirm: make([]byte, 32), First: gk.Index(e)})
-		acks = append(acks, fx[0].(Send).Message)
-	}
-	for e := gk.Epoch(5); e <= 20; e++ {
-		if fx := d.Step(t0, grant(e)); len(fx) != 1 || fx[0].(Send).Message != acks[e-1] {
-			t.Errorf("epoch %d: %v", e, fx)
-		}
-	}
-	if fx := d.Step(t0, grant(2)); len(fx) != 0 {
-		t.Errorf("an epoch long gone: %v", fx)
-	}
 }
 
 // A service that was stopped between the confirmation of an epoch and its record
@@ -440,21 +370,6 @@ func TestScheduleAfterAStepOfTheClock(t *testing.T) {
 		if s.rotateAt.Before(t0) || s.rotateAt.After(t0.Add(time.Minute)) {
 			t.Errorf("key %v older than now: rotation in %v", -since, s.rotateAt.Sub(t0))
 		}
-	}
-}
-
-// A device that heeds a later term than the session's says so in its reports.
-func TestDeviceThatHeedsALaterTerm(t *testing.T) {
-	s := begun(t, t0)
-	outranked := func(n, term uint64) (yes bool) {
-		for _, fx := range s.Step(t0, Heard{Message: &Report{Session: testSession, Number: n, Epoch: 5, Term: term}}) {
-			_, is := fx.(Outranked)
-			yes = yes || is
-		}
-		return yes
-	}
-	if outranked(1, 0) || outranked(2, s.Term) || !outranked(3, s.Term+1) {
-		t.Error("terms are not compared")
 	}
 }
 

@@ -295,7 +295,7 @@ func (s *Stream) rotate(now time.Time, in Rotate) []Of {
 	if in.Reason == gk.ReasonProof && in.Known < x.Record.Epoch || in.Reason.Urgent() && x.rot != nil && (in.Reason != gk.ReasonProof || x.rot.stage != StageGranting) {
 		return s.step(now, x, in) // changes nothing, and so costs nothing
 	}
-	if in.Reason.Urgent() && (!s.proof.Take(now) || s.cfg.Site != nil && !s.cfg.Site.Take(now)) {
+	if in.Reason.Urgent() && !s.spend(now) {
 		if now.Sub(s.spentAt) < quietFor && !s.spentAt.IsZero() {
 			return nil
 		}
@@ -303,6 +303,11 @@ func (s *Stream) rotate(now time.Time, in Rotate) []Of {
 		return []Of{{x, Tell{gk.Event{Kind: gk.EventBudgetSpent, Epoch: x.Record.Epoch, Reason: in.Reason}}}}
 	}
 	return s.step(now, x, in)
+}
+
+// spend takes a token of the stream's budget and one of the site's, or neither.
+func (s *Stream) spend(now time.Time) bool {
+	return s.proof.Has(now) && (s.cfg.Site == nil || s.cfg.Site.Take(now)) && s.proof.Take(now)
 }
 
 // quietFor is how long the same alert about a stream is not repeated.
