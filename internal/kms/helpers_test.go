@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"fmt"
+	"hash/crc32"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -206,9 +208,17 @@ func receiverWord(t fataler, private ed25519.PrivateKey, r *gkrp.ReceiverKey) []
 
 func sid(n byte) gk.SessionID { return gk.SessionID{n, 0xAA} }
 
+// ssrcOf is the SSRC of a test's session; that of cam-1's session sid(1) is 7.
+func ssrcOf(stream gk.StreamID, id gk.SessionID) uint32 {
+	if stream != "cam-1" {
+		return crc32.ChecksumIEEE(fmt.Append(nil, stream, id))
+	}
+	return uint32(id[0]) + 6 + uint32(id[2])<<8
+}
+
 func (s *site) mustOpen(c *camera, stream gk.StreamID, id gk.SessionID, high gk.Epoch) gk.Epoch {
 	s.t.Helper()
-	rep, err := s.open(context.Background(), bus.KMSOpenRequest{Device: c.id, Stream: stream, Session: id, HighWater: high, SSRC: 7})
+	rep, err := s.open(context.Background(), bus.KMSOpenRequest{Device: c.id, Stream: stream, Session: id, HighWater: high, SSRC: ssrcOf(stream, id)})
 	if err != nil {
 		s.t.Fatalf("open: %v", err)
 	}

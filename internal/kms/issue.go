@@ -15,6 +15,7 @@ import (
 // Issuing, in the order in which the store learns of it:
 //
 //	claim    head.STREAM moves on: the epochs belong to one session from here on
+//	ssrc     ssrc.SSRC is the session's, only if it is nobody's
 //	open     session.STREAM.SESSION says for whom they are
 //	create   key.STREAM.SESSION.EPOCH, only if it does not exist
 //
@@ -91,6 +92,10 @@ func (s *Service) openSession(ctx context.Context, st *stream, dev deviceRecord,
 	if err != nil {
 		return nil, err
 	}
+	mine := ssrcRecord{st.id, req.Session}
+	if err := s.claimSSRC(ctx, req.SSRC, mine); err != nil {
+		return nil, err
+	}
 	rec := sessionRecord{Device: req.Device, SSRC: req.SSRC, First: first, Opened: s.cfg.Host.Now().UTC(), Enrolled: dev.Enrolled}
 	b, err := s.vault.seal(sessionKey(st.id, req.Session), rec)
 	if err != nil {
@@ -103,6 +108,11 @@ func (s *Service) openSession(ctx context.Context, st *stream, dev deviceRecord,
 			return nil, err
 		}
 		if ss := st.session(req.Session); ss != nil {
+			if ss.rec.SSRC != req.SSRC {
+				if err := s.freeSSRC(ctx, req.SSRC, mine); err != nil {
+					return nil, err
+				}
+			}
 			return ss, nil
 		}
 	}

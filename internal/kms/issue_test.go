@@ -54,7 +54,7 @@ func TestOpenRefuses(t *testing.T) {
 	c := s.enrolled("cam-1")
 	s.enrolled("cam-2")
 	s.mustOpen(c, "cam-1", sid(1), 0)
-	good := bus.KMSOpenRequest{Device: "cam-1", Stream: "cam-1", Session: sid(2), SSRC: 7}
+	good := bus.KMSOpenRequest{Device: "cam-1", Stream: "cam-1", Session: sid(2), SSRC: 8}
 	for name, tc := range map[string]struct {
 		change func(*bus.KMSOpenRequest)
 		code   bus.Code
@@ -64,7 +64,7 @@ func TestOpenRefuses(t *testing.T) {
 		"bad stream":       {func(r *bus.KMSOpenRequest) { r.Stream = "a.b" }, bus.CodeBadRequest, nil},
 		"unknown device":   {func(r *bus.KMSOpenRequest) { r.Device = "cam-9" }, bus.CodeNotFound, nil},
 		"another's stream": {func(r *bus.KMSOpenRequest) { r.Device = "cam-2" }, bus.CodeUnauthorized, nil},
-		"another SSRC":     {func(r *bus.KMSOpenRequest) { r.Session, r.SSRC = sid(1), 8 }, bus.CodeConflict, []string{"SSRC"}},
+		"another SSRC":     {func(r *bus.KMSOpenRequest) { r.Session = sid(1) }, bus.CodeConflict, []string{"SSRC"}},
 		"epoch jump":       {func(r *bus.KMSOpenRequest) { r.HighWater = 2 + maxJump + 1 }, bus.CodeEpochJump, []string{"gaitkeeper enroll cam-1", "revoke"}},
 		"epochs used up":   {func(r *bus.KMSOpenRequest) { r.HighWater = 1<<32 - 1 }, bus.CodeEpochJump, nil},
 	} {
@@ -109,7 +109,7 @@ func TestSessionsAreBounded(t *testing.T) {
 	for n := range byte(maxSessions) {
 		s.mustOpen(c, "cam-1", sid(n+1), 0)
 	}
-	req := bus.KMSOpenRequest{Device: "cam-1", Stream: "cam-1", Session: sid(100), SSRC: 7}
+	req := bus.KMSOpenRequest{Device: "cam-1", Stream: "cam-1", Session: sid(100), SSRC: ssrcOf("cam-1", sid(100))}
 	_, err := s.open(t.Context(), req)
 	refused(t, err, bus.CodeConflict, "revoke")
 	s.mustOpen(c, "cam-1", sid(1), 0)
@@ -294,7 +294,7 @@ func BenchmarkOpen(b *testing.B) {
 	for b.Loop() {
 		n++
 		id := gk.SessionID{byte(n), byte(n >> 8), byte(n >> 16), 1}
-		if _, err := s.open(b.Context(), bus.KMSOpenRequest{Device: c.id, Stream: "cam-1", Session: id, SSRC: 7}); err != nil {
+		if _, err := s.open(b.Context(), bus.KMSOpenRequest{Device: c.id, Stream: "cam-1", Session: id, SSRC: n}); err != nil {
 			b.Fatal(err)
 		}
 		if _, err := s.setState(b.Context(), bus.KMSStateRequest{Stream: "cam-1", Session: id, State: bus.KeyDestroyed}); err != nil {

@@ -122,7 +122,7 @@ func TestEpochsNeverFork(t *testing.T) {
 				h.asked[id] = h.high
 			}
 			faulty.draw = func() int { return faults.Draw(rt, "fault") }
-			rep, err := s.open(ctx, bus.KMSOpenRequest{Device: "cam-1", Stream: "cam-1", Session: id, HighWater: high, SSRC: 7})
+			rep, err := s.open(ctx, bus.KMSOpenRequest{Device: "cam-1", Stream: "cam-1", Session: id, HighWater: high, SSRC: ssrcOf("cam-1", id)})
 			faulty.draw = func() int { return 0 }
 			if err != nil {
 				return

@@ -22,6 +22,7 @@ const History = 16
 //	token.DEVICE                      its join token's hash
 //	head.STREAM                       the last epoch that was claimed
 //	session.STREAM.SESSION            a session that can be given keys
+//	ssrc.SSRC                         the open session that the SSRC is of
 //	key.STREAM.SESSION.EPOCH          a key that is not destroyed, wrapped
 //	gone.STREAM                       the last keys that were destroyed, without bytes
 //	audit                             the head of the audit trail that was signed last

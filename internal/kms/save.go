@@ -156,6 +156,9 @@ func (s *Service) saveSession(ctx context.Context, st *stream, ss *session) erro
 	if !over {
 		return nil
 	}
+	if err := s.freeSSRC(ctx, ss.rec.SSRC, ssrcRecord{st.id, ss.id}); err != nil {
+		return err
+	}
 	if err := s.kv.Erase(ctx, sessionKey(st.id, ss.id)); err != nil {
 		return unavailable(err)
 	}

@@ -124,6 +124,8 @@ type fakeKMS struct {
 	asked    time.Time     // when a standing or key was last asked for
 
 	forgotten gk.Epoch // epochs up to it are gone, as after a restored backup
+
+	refuse func(bus.KMSOpenRequest) error // whether a session is not opened, and why
 }
 
 func newFakeKMS(t *testing.T, conn bus.Conn) *fakeKMS {
@@ -139,6 +141,11 @@ func newFakeKMS(t *testing.T, conn bus.Conn) *fakeKMS {
 		return d, nil
 	}, &k.mu)
 	serve(t, conn, bus.KMSOpen, func(r bus.KMSOpenRequest) (bus.KMSOpenReply, error) {
+		if k.refuse != nil {
+			if err := k.refuse(r); err != nil {
+				return bus.KMSOpenReply{}, err
+			}
+		}
 		e, ok := k.first[r.Session]
 		if !ok {
 			e = max(k.last[r.Stream], r.HighWater) + 1
