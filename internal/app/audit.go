@@ -33,6 +33,7 @@ type auditTrail struct {
 	events chan gk.Event
 	sub    bus.Subscription
 	log    *slog.Logger
+	told   *slog.Logger // what is heard goes there as well; nil: nowhere
 }
 
 // openAudit checks the trail at path and makes ready to continue it. A line cut
@@ -101,6 +102,9 @@ func (a *auditTrail) append(e gk.Event) error {
 // hear takes an event from the bus. When the disk is far behind, the event is
 // counted as missing rather than waited for.
 func (a *auditTrail) hear(e gk.Event) {
+	if a.told != nil {
+		logEvent(a.told, e)
+	}
 	select {
 	case a.events <- e:
 	default:

@@ -31,6 +31,8 @@ const startTimeout = 20 * time.Second
 type Options struct {
 	Log     *slog.Logger
 	Version string
+	// Untold keeps what happens to streams out of the log: whoever runs the node tells it.
+	Untold bool
 	// Tap sees every delivered packet; see [transport.Config].
 	Tap func(stream gk.StreamID, index gk.Index, payload []byte)
 	// MediaAdvertise is the host:port told to devices instead of the media
@@ -175,6 +177,9 @@ func (n *Node) startAudit(ctx context.Context) error {
 	trail, err := openAudit(n.dir.file(auditFile), cmp.Or(n.cfg.AuditExport, n.dir.file(headsFile)), n.opts.Log)
 	if err != nil {
 		return err
+	}
+	if !n.opts.Untold {
+		trail.told = n.opts.Log
 	}
 	nc, err := n.connect(bus.RoleAudit)
 	if err != nil {
