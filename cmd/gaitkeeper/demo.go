@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +38,9 @@ func (c *demoCommand) Run(ctx context.Context, con console) error {
 		err = printJSON(con.out, sum)
 	} else {
 		printSummary(con.out, sum)
+	}
+	if c.Plot != "" {
+		err = errors.Join(err, os.WriteFile(c.Plot, sum.Picture(), 0o644))
 	}
 	if fault := sum.Fault(); fault != "" {
 		err = errors.Join(err, errors.New("the demonstration failed: "+fault))
@@ -177,21 +181,20 @@ func printStory(w io.Writer, s demo.Summary) {
 	}
 	fmt.Fprintln(w)
 	for _, a := range s.Attacks {
-		fmt.Fprintf(w, "  attack        %s from %s\n  alarm         %s, class %s, response %s\n", a.Kind, a.From, after(a, a.AlarmMS), orNone(a.Class), orNone(a.Response))
-		if a.Evidence != "" {
-			fmt.Fprintf(w, "  evidence      %s\n", a.Evidence)
+		fmt.Fprintf(w, "  attack        %s from %s\n", a.Kind, a.From)
+		if a.AlarmMS == nil {
+			fmt.Fprintln(w, "  alarm         none")
+		} else {
+			fmt.Fprintf(w, "  alarm         %s, class %s, response %s\n  evidence      %s\n", after(a, a.AlarmMS), a.Class, a.Response, a.Evidence)
 		}
-		fmt.Fprintf(w, "  new key       device ready %s, in force %s\n", after(a, a.RotatedMS), after(a, a.LockedOutMS))
+		if a.RotatedMS == nil {
+			fmt.Fprintln(w, "  new key       none")
+		} else {
+			fmt.Fprintf(w, "  new key       device ready %s, in force %s\n", after(a, a.RotatedMS), after(a, a.LockedOutMS))
+		}
 	}
 	fmt.Fprintf(w, `  packets       %d sent, %d of them displaced before the switch, %d lost after it (%d dropped by the media path)
   false alarms  %d
-`, s.PacketsSent, s.Displaced, s.LostAfterSwitch, s.Dropped(), s.FalseAlarms)
-}
-
-// orNone is a word, or that there is none.
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
+  verdict       %s
+`, s.PacketsSent, s.Displaced, s.LostAfterSwitch, s.Dropped(), s.FalseAlarms, s.Verdict())
 }

@@ -52,7 +52,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"serve", "--config", bad}, 2, "", bad + `:3: unknown setting "rotate-evry": did you mean "rotate-every"?`},
 		{[]string{"serve", "--config", filepath.Join(dir, "absent.yml")}, 2, "", "absent.yml"},
 		{[]string{"serve", "--data", dir, "--listen=8080"}, 1, "", "listen: \"8080\" is not host:port"},
-		{[]string{"serve", "--data", dir, "--output=srt://x"}, 1, "", "output: "},
+		{[]string{"serve", "--data", dir, "--listen=127.0.0.1:0", "--join-listen=127.0.0.1:0", "--mqtt-listen=127.0.0.1:0", "--media-listen=127.0.0.1:0", "--output=srt://x"}, 1, "", "output: "},
 		{[]string{"demo", "--loss=2"}, 2, "", `"2" is not a percentage: write for example 2%`},
 		{[]string{"demo", "--loss=101%"}, 2, "", "0% to 100%"},
 		{[]string{"demo", "--duration=-1s"}, 1, "", "is negative"},

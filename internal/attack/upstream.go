@@ -26,7 +26,7 @@ const (
 	LoopInput Tamper = "loop"
 	// Exfil: packets of a stream of the attacker's own travel between the others.
 	Exfil Tamper = "exfil"
-	// Drift: padding that grows by a quarter every eight seconds.
+	// Drift: padding that makes the stream an eighth larger every eight seconds.
 	Drift Tamper = "drift"
 	// FloodInput: with everything that comes, three times as much from before.
 	FloodInput Tamper = "flood"
@@ -41,7 +41,7 @@ const (
 	ticksPerSecond = 90_000
 	exfilEvery     = 20   // packets of the source between two of the attacker's
 	exfilPID       = 0xbc // a PID that tables do not list
-	driftOctaves   = 0.32 / (8 * ticksPerSecond)
+	driftOctaves   = 0.17 / (8 * ticksPerSecond)
 	floodTimes     = 3
 )
 

@@ -48,6 +48,13 @@ func (a *account) delivered(i gk.Index, payload []byte) {
 	a.foreign = append(a.foreign, delivery{i, a.n})
 }
 
+// counts are the deliveries so far: as the device sealed them, and of something else.
+func (a *account) counts() (genuine, foreign int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.genuine), len(a.foreign)
+}
+
 // balance is what an attack came to.
 type balance struct {
 	displaced    uint64 // source packets before first in whose place something else was delivered

@@ -20,6 +20,8 @@ type Config struct {
 	From    string `group:"attack" placeholder:"PLACE" help:"Where the attacker stands: aside (an address of his own), path (between device and service: his packets have the source's addresses), input (before the device). Default: by kind."`
 	Footage string `group:"attack" default:"auto" enum:"auto,clip,encoded" placeholder:"WHICH" help:"What the camera shows under attack: the clip that the program carries as it is (0.25 Mb/s), or encoded anew by ffmpeg at up to 4 Mb/s. Default: auto, which encodes where ffmpeg is installed and --attack is given."`
 
+	Plot string `group:"attack" type:"path" placeholder:"FILE.svg" help:"Draw the story: scores, packets, keys, and what happened when."`
+
 	Duration    time.Duration `placeholder:"TIME" help:"How long to send. Default: the whole input once."`
 	RotateEvery time.Duration `placeholder:"TIME" help:"Age at which the key is changed. Default: 5s without an attacker; with one, the key stays until he is noticed."`
 	Input       string        `placeholder:"FILE.ts" help:"MPEG-TS to send at its own pace, or any source that gaitkeeper device takes. Default: a clip of 160 s that the program carries."`
@@ -34,6 +36,14 @@ type Config struct {
 
 	// Tempo is how fast a story is told; what is zero takes its time.
 	Tempo Tempo `kong:"-"`
+}
+
+// drawn refuses a picture of a run that tells no story.
+func (c Config) drawn(name string) error {
+	if c.Plot != "" && name == None {
+		return errors.New("plot: there is no attacker, and so no story to draw: leave it out, or choose --attack KIND")
+	}
+	return nil
 }
 
 const defaultRotate = 5 * time.Second

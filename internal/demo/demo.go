@@ -37,6 +37,9 @@ func Run(ctx context.Context, cfg Config, opts app.Options, watch func(State)) (
 	if err != nil {
 		return sum, err
 	}
+	if err := cfg.drawn(name); err != nil {
+		return sum, err
+	}
 	dir := cfg.Data
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "gaitkeeper-demo-"); err != nil {
@@ -72,6 +75,7 @@ type demo struct {
 	dir   string
 	meter *meter
 	story *story // nil without an attacker
+	trace *trace // nil unless a picture is wanted
 	open  func(device.SourceOptions) (device.Source, error)
 
 	parts  []*part // stopped in reverse: relay, services
@@ -131,6 +135,7 @@ func (d *demo) startNode(ctx context.Context) error {
 		cfg.RotateEvery = defaultRotate
 	}
 	opts := d.opts
+	opts.Untold = true
 	opts.Tap = func(_ gk.StreamID, i gk.Index, payload []byte) {
 		d.meter.delivered(payload)
 		if d.story != nil {
@@ -248,6 +253,10 @@ func (d *demo) run(ctx context.Context, watch func(State)) (Summary, error) {
 			end()
 		}()
 	}
+	if d.cfg.Plot != "" {
+		d.trace = &trace{}
+		go d.follow(ending)
+	}
 	redraw := time.NewTicker(time.Second / 4)
 	defer redraw.Stop()
 	for {
@@ -301,6 +310,9 @@ func (d *demo) summary() Summary {
 	s.Attacks = []Attack{}
 	if d.story != nil {
 		d.story.conclude(&s)
+	}
+	if d.trace != nil {
+		s.trace = d.trace.taken()
 	}
 	return s
 }

@@ -3,7 +3,6 @@ package demo
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,6 +28,7 @@ const (
 	frozenFor    = 15 * time.Second
 	frozenSlack  = 4 * time.Second // behind the time in which a profile is learned
 	clipFPS      = 25
+	clipLength   = 160 * time.Second
 )
 
 // footage is what the encoders of a story sent.
@@ -46,15 +46,14 @@ func haveEncoder() bool {
 }
 
 // shoot makes the footage of a story in dir; say is told what takes its time.
-func shoot(ctx context.Context, cfg Config, k kind, place, dir string, say func(string)) (f footage, err error) {
-	encode := cfg.Footage == FootageEncoded || cfg.Footage == FootageAuto && cfg.Attack != "" && haveEncoder()
+func shoot(ctx context.Context, cfg Config, k kind, place string, tempo Tempo, dir string, say func(string)) (f footage, err error) {
+	encode := k.steady || cfg.Footage == FootageEncoded || cfg.Footage == FootageAuto && cfg.Attack != "" && haveEncoder()
 	frozen := k.name == "freeze" && place == Input
-	tempo := cfg.Tempo.withDefaults()
 	other := k.name == "swap"
 	switch {
-	case k.name == "drift" && cfg.Footage == FootageClip:
-		return f, errors.New("attack drift: the clip's rate goes up and down by itself, which hides it: leave --footage out")
-	case (frozen || other || (encode || k.name == "drift") && cfg.Input == "") && !haveEncoder():
+	case k.steady && cfg.Footage == FootageClip:
+		return f, fmt.Errorf("attack %s: the clip's rate goes up and down by itself, which hides it: leave --footage out", k.name)
+	case (frozen || other || encode && cfg.Input == "") && !haveEncoder():
 		return f, fmt.Errorf("attack %s from %s: needs ffmpeg, to play the encoder: apt install ffmpeg", k.name, place)
 	case frozen && cfg.Input != "":
 		return f, fmt.Errorf("attack freeze: what is encoded already cannot be made to stand still: leave --input out")
@@ -75,8 +74,12 @@ func shoot(ctx context.Context, cfg Config, k kind, place, dir string, say func(
 			filter += fmt.Sprintf(",loop=loop=%d:size=1:start=%d,setpts=N/%d/TB",
 				int(frozenFor.Seconds()*clipFPS), int(f.frozen.Seconds()*clipFPS), clipFPS)
 		}
-		say(fmt.Sprintf("ffmpeg encodes %.0f s of the camera's footage", length.Seconds()))
-		err = encodeClip(ctx, f.main, 0, length, filter, cameraEncoder(gop)...)
+		encoder := cameraEncoder(gop)
+		if k.steady {
+			f.words, encoder = "the clip, encoded anew by x264 (ffmpeg) at a constant 2 Mb/s", steadyEncoder
+		}
+		say(fmt.Sprintf("ffmpeg encodes %.0f s of the camera's footage: that takes some seconds", min(length, clipLength).Seconds()))
+		err = encodeClip(ctx, f.main, 0, length, filter, encoder...)
 	default:
 		f.words = "the program's clip, 0.25 Mb/s"
 	}
@@ -98,6 +101,12 @@ const cameraFilter = "noise=alls=12:allf=t:all_seed=7"
 
 func cameraEncoder(gop string) []string {
 	return []string{"-preset", "superfast", "-tune", "zerolatency", "-g", gop, "-crf", "26", "-maxrate", "4M", "-bufsize", "4M"}
+}
+
+// steadyEncoder holds its rate, with filler where the picture needs less.
+var steadyEncoder = []string{
+	"-preset", "superfast", "-tune", "zerolatency", "-g", "50", "-b:v", "2M", "-minrate", "2M", "-maxrate", "2M", "-bufsize", "1M",
+	"-x264-params", "nal-hrd=cbr",
 }
 
 // encodeClip runs ffmpeg over a part of the clip, as fast as it goes.

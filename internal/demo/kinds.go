@@ -34,11 +34,20 @@ type kind struct {
 	mayAlert []bus.Class
 	encoder  bool          // needs footage of an encoder that is run for it
 	within   time.Duration // in which the alarm is due
+	// learn is the shortest baseline that shows the attack; 0: the story's. steady asks
+	// for a camera at a constant rate.
+	learn  time.Duration
+	steady bool
 }
 
 const (
-	soon  = 12 * time.Second
-	later = 80 * time.Second
+	soon = 12 * time.Second
+	// A drift takes five blocks of 8 s to show, and one more to have gone on. That a
+	// machine's pauses hide some of them leaves time for another try.
+	later = 72 * time.Second
+	// driftLearn is as long as the baseline must be to show how far the picture itself
+	// moves the volume from one block of 8 s to the next.
+	driftLearn = 44 * time.Second
 )
 
 var (
@@ -54,7 +63,7 @@ var kinds = []kind{
 	either("freeze", "a picture that stands still"),
 	either("flood", "valid packets, several times as many as the camera's"),
 	upstream("exfil", "one packet in twenty carries data of the attacker's, on a PID of its own", soon),
-	upstream("drift", "padding that grows by a quarter every 8 s", later),
+	slowly(upstream("drift", "padding that makes the stream an eighth larger every 8 s", later)),
 	onPath("mitm", "every packet through a program of his own: later, on its timer's tick, from its socket"),
 	onPath("throttle", "the link carries four fifths of what the camera sends; the queue holds 0.8 s"),
 	{
@@ -95,11 +104,30 @@ func upstream(name, does string, within time.Duration) kind {
 	}
 }
 
+// slowly is a kind that only a long baseline of an even source shows.
+func slowly(k kind) kind {
+	k.learn, k.steady = driftLearn, true
+	return k
+}
+
 func onPath(name, does string) kind {
 	return kind{
 		name: name, from: []string{Path}, within: soon, words: map[string]string{Path: does},
 		mayAlert: []bus.Class{bus.ClassPath},
 	}
+}
+
+// promise says what kept promises come to.
+func (k kind) promise(place string) string {
+	switch {
+	case k.rotates[place] && place == Input:
+		return "the key was changed once, and nothing was lost; whoever stands before the device is still there: the alert says so"
+	case k.rotates[place]:
+		return "the key was changed at once, nothing was lost, and nothing of the thief's was delivered behind the switch"
+	case len(k.classes[place]) > 0:
+		return "everything forged was dropped; one alert, no new key, nothing lost"
+	}
+	return "the network was not taken for the source: no new key"
 }
 
 // KindNames lists the kinds of attack.

@@ -273,6 +273,9 @@ type Summary struct {
 	story   bool
 	faults  []string
 	alerts  []string // classes
+	trace   []moment // empty unless a picture is wanted
+	scenes  scenes
+	promise string // what a story comes to that has no fault
 
 	forged, replayed uint64
 }
@@ -306,6 +309,14 @@ func (m *meter) summary() Summary {
 
 // Told says whether an attacker was there.
 func (s Summary) Told() bool { return s.story }
+
+// Verdict says of a story how it came out.
+func (s Summary) Verdict() string {
+	if fault := s.Fault(); fault != "" {
+		return "NOT as promised: " + fault
+	}
+	return "as promised: " + s.promise
+}
 
 // Dropped is how many packets the media path threw away.
 func (s Summary) Dropped() uint64 { return s.dropped }

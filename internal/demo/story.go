@@ -31,7 +31,7 @@ const (
 	storySensitivity = 0.8
 	storyPathAfter   = 3 * time.Second
 
-	learnPatience = 60 * time.Second
+	learnPatience = 50 * time.Second // beyond the time to learn
 	calmSlack     = time.Second
 	aftermath     = 10 * time.Second // after the attack in which an alert still belongs to it
 	floodFor      = 5 * time.Second
@@ -70,7 +70,7 @@ type story struct {
 	mu      sync.Mutex
 	act     string
 	news    []Line
-	learned bool
+	learned time.Time
 	froze   time.Time
 	over    time.Time // the attack's end
 	alerts  []alertNews
@@ -94,17 +94,20 @@ type Line struct {
 type alertNews struct {
 	at                                time.Time
 	id, class, kind, evidence, answer string
+	score                             string
 	closed                            bool
 }
 
 func newStory(d *demo, k kind, place string) *story {
-	return &story{demo: d, kind: k, place: place, tempo: d.cfg.Tempo.withDefaults(), account: newAccount(), ready: map[gk.Epoch]time.Time{}, opened: map[gk.Epoch]time.Time{}}
+	tempo := d.cfg.Tempo.withDefaults()
+	tempo.Learn = max(tempo.Learn, k.learn)
+	return &story{demo: d, kind: k, place: place, tempo: tempo, account: newAccount(), ready: map[gk.Epoch]time.Time{}, opened: map[gk.Epoch]time.Time{}}
 }
 
 // prepare makes the footage. The services run already, so that a port in use was
 // told before. told is called with news.
 func (s *story) prepare(ctx context.Context, told func()) (err error) {
-	s.footage, err = shoot(ctx, s.demo.cfg, s.kind, s.place, s.demo.dir, func(what string) {
+	s.footage, err = shoot(ctx, s.demo.cfg, s.kind, s.place, s.tempo, s.demo.dir, func(what string) {
 		s.say(false, "%s", what)
 		told()
 	})
@@ -186,7 +189,10 @@ func (s *story) acts(ctx context.Context) error {
 	}
 	s.begin(ActLearning, "the camera shows "+s.footage.words)
 	s.say(false, "learning it for %v, with relaxed limits: in earnest 90 s are learned", s.tempo.Learn)
-	if !s.await(ctx, learnPatience, func() bool { return s.learned }) {
+	if s.kind.learn > 0 {
+		s.say(false, "that long, because what comes slowly shows only against what the picture does by itself")
+	}
+	if !s.await(ctx, s.tempo.Learn+learnPatience, func() bool { return !s.learned.IsZero() }) {
 		return errors.New("the camera's behaviour was not learned")
 	}
 	s.begin(ActClean, "its behaviour is learned: clean")
@@ -437,6 +443,9 @@ func (s *story) device(e gk.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ready[e.Epoch] = e.At
+	if e.Reason != gk.ReasonStart {
+		s.tell(true, "NEW KEY, because of %s: the device sends under epoch %d from index %d on", e.Reason, e.Epoch, e.Index)
+	}
 }
 
 // service takes the services' events.
@@ -445,10 +454,13 @@ func (s *story) service(e gk.Event) {
 	defer s.mu.Unlock()
 	switch e.Kind {
 	case gk.EventProfileStage:
-		s.learned = s.learned || e.Detail["stage"] == string(bus.StageMature)
+		if s.learned.IsZero() && e.Detail["stage"] == string(bus.StageMature) {
+			s.learned = e.At
+		}
 	case gk.EventAlertOpened:
 		s.alerts = append(s.alerts, alertNews{
 			at: e.At, id: e.Detail["id"], class: e.Detail["class"], kind: e.Detail["kind"], evidence: e.Detail["evidence"], answer: e.Detail["response"],
+			score: e.Detail["score"],
 		})
 		s.tell(true, "ALARM, class %s: %s", e.Detail["class"], e.Detail["evidence"])
 	case gk.EventAlertClosed:
@@ -461,12 +473,12 @@ func (s *story) service(e gk.Event) {
 	case gk.EventRotationDone:
 		if e.Reason != gk.ReasonStart {
 			s.rotated = append(s.rotated, e)
-			s.tell(true, "NEW KEY, epoch %d, because of %s: decided to confirmed in %.1f ms", e.Epoch, e.Reason, float64(e.Took)/1e6)
+			s.tell(false, "epoch %d is confirmed, %.1f ms after it was ordered", e.Epoch, float64(e.Took)/1e6)
 		}
 	case gk.EventEpochFirstPacket:
 		s.opened[e.Epoch] = e.At
 		if c := s.change(); s.thief != nil && (c == nil || c.Epoch == e.Epoch) && s.due() != nil {
-			s.tell(true, "the thief is locked out: from index %d on only the new key opens", e.Index)
+			s.tell(true, "THE THIEF IS LOCKED OUT: from index %d on only the new key opens", e.Index)
 		}
 	case gk.EventIdentity, gk.EventSessionRejected:
 		s.held++

@@ -66,7 +66,8 @@ func (s *story) conclude(sum *Summary) {
 		st, _ := s.outsider.Stats()
 		sum.forged, sum.replayed = st.Forged, st.Replayed
 	}
-	sum.story = true
+	sum.story, sum.scenes = true, s.scenes()
+	sum.promise = s.kind.promise(s.place)
 }
 
 // falseAlarms are alerts that the attack does not account for.
