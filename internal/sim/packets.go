@@ -61,7 +61,7 @@ func (c *checker) sent(e *encoder, t *transportRole, pkt []byte, index gk.Index)
 		c.violate(InvArmed, "%s: index %d leaves for %s, which never armed it", p, index, t.id)
 	}
 	d := datagram{kind: fromDevice, bytes: append([]byte{}, pkt...), place: p, index: index, sentAt: c.engine.now, run: t.run}
-	if c.cutOff[e.id] > c.engine.now {
+	if c.cutOff[e.id] > c.engine.now && !e.clone {
 		return
 	}
 	c.capture(t, d)
@@ -193,10 +193,12 @@ func (c *checker) ofClone(p place) bool {
 }
 
 // usurped reports whether a clone took the place of a device that was silent for a
-// moment: it has the identity, and then nothing holds it back. The transport goes
-// over with the clone's first packet, and the service with its ACK, which ends the
-// session; where the clone is gone before, the session's next rotation brings it
-// back. While a clone is there the two go on pushing each other out.
+// moment, or seemed so: it has the identity, and then nothing holds it back. The
+// transport goes over with the clone's first packet, and the service with its ACK,
+// which ends the session. Where the clone is gone before its ACK came, the transport
+// gives the session its place back by itself: it needs nobody for that, and so there
+// is no excuse beyond cloneFor. While a clone is there the two go on pushing each
+// other out.
 func (c *checker) usurped(p place) bool {
 	mine := c.session(p.stream, p.session)
 	for _, x := range c.of(p.stream).sessions {
@@ -207,8 +209,10 @@ func (c *checker) usurped(p place) bool {
 	return false
 }
 
-// cloneFor is how long after its last packet a clone that is gone may be in the way.
-const cloneFor = 5 * time.Second
+// cloneFor is how long after it sent its last packet a clone that is gone may be in
+// the way: until it has been silent at the transport for as long as a session must
+// be, with what the network and the clocks add.
+const cloneFor = 1500*time.Millisecond + time.Second
 
 // overtaken reports whether another session was begun after a candidate, or a clone
 // is there to bring its own: of two candidates the later HELLO holds the place.

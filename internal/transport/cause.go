@@ -24,6 +24,7 @@ const (
 	causeNotSent       // authentic, but not what the device reported to have sent
 	causeLeaseOver     // nobody vouches for the session any more
 	causeHeld          // the stream is held, and shows something else
+	causeReplaced      // authentic, but another session has the stream
 	numCauses
 )
 
@@ -32,7 +33,7 @@ var causeNames = [numCauses]string{
 	causeUnknownEpoch: "unknown-epoch", causeStaleEpoch: "stale-epoch", causeAuthFailed: "auth-failed",
 	causeTooOld: "too-old", causeDuplicate: "duplicate", causeTwoWriters: "two-writers",
 	causeBeforeFirst: "before-first", causePastEnd: "past-end", causeStaleProven: "stale-proven",
-	causeStaleUnproven: "stale-unproven", causeLate: "late", causeNotSent: "not-sent", causeLeaseOver: "lease-over", causeHeld: "held",
+	causeStaleUnproven: "stale-unproven", causeLate: "late", causeNotSent: "not-sent", causeLeaseOver: "lease-over", causeHeld: "held", causeReplaced: "replaced",
 }
 
 func (c cause) String() string { return causeNames[c] }

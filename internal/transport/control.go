@@ -203,16 +203,58 @@ func (s *Service) openEnvelope(req bus.ArmRequest, ssrc uint32) (*media.Opener, 
 // authenticated, or the device confirmed its first key. Until then the one before
 // stays, whoever asks for what and however late the asking comes. The caller
 // holds mu.
+//
+// The first packet shows that a device has the key, and not that the service knows:
+// the ACK may never come, and the session before may be the live one still. So that
+// one keeps its keys until the ACK is known of. What it had to wait for otherwise is
+// the key management service, which need not be there.
 func (s *Service) takeOver(ses *session) {
 	st := ses.stream
 	if st.current == ses {
 		return
 	}
-	if st.current != nil {
-		s.forget(st.current)
+	before, returns := st.current, st.former == ses
+	if returns {
+		st.former = nil
 	}
 	st.current = ses
 	st.waiting = slices.DeleteFunc(st.waiting, func(o *session) bool { return o == ses })
+	switch {
+	case before == nil:
+	case ses.confirmed && !returns, st.former != nil:
+		s.forget(before)
+	case returns:
+		s.drain(before)
+		before.yielded = true
+		st.waiting = append(st.waiting, before)
+		st.viewers.assign(ses.payload)
+		s.openOutputs(st, ses.payload)
+	default:
+		s.drain(before)
+		st.former = before
+	}
+	s.settle(ses)
+}
+
+// settle forgets what a session that its device confirmed took the stream from. The
+// caller holds mu.
+func (s *Service) settle(ses *session) {
+	if st := ses.stream; ses.confirmed && st.current == ses && st.former != nil {
+		s.forget(st.former)
+	}
+}
+
+// giveBackAfter is how long an unconfirmed session may be silent before the one that
+// it took the stream from has it again: as long as the service waits before it lets
+// another in.
+const giveBackAfter = 1500 * time.Millisecond
+
+// mayTake reports whether a packet of ses may take the stream from cur.
+func (s *Service) mayTake(cur, ses *session, now time.Time) bool {
+	if ses == ses.stream.former {
+		return !cur.confirmed && now.Sub(cur.last) >= giveBackAfter
+	}
+	return ses.after(cur) && !ses.yielded
 }
 
 // begin tells where an epoch begins, and where the device is.
@@ -224,6 +266,8 @@ func (s *Service) begin(_ context.Context, req bus.SwitchRequest) (bus.Empty, er
 	if err != nil {
 		return bus.Empty{}, err
 	}
+	ses.confirmed = true
+	s.settle(ses)
 	slot := ses.keys.find(req.Epoch)
 	if slot == nil {
 		if req.Epoch <= ses.keys.gone {
@@ -232,7 +276,9 @@ func (s *Service) begin(_ context.Context, req bus.SwitchRequest) (bus.Empty, er
 		return bus.Empty{}, bus.Refuse(bus.CodeNotFound, "stream %s: epoch %d is not armed here", req.Stream, req.Epoch)
 	}
 	if req.First != 0 && req.First <= gk.MaxIndex {
-		s.takeOver(ses)
+		if st := ses.stream; st.former != ses || st.current == nil || s.mayTake(st.current, ses, now) {
+			s.takeOver(ses)
+		}
 		ses.keys.tell(now, req.Epoch, req.First)
 		// Only where no earlier epoch has packets under way does the session begin here.
 		if len(ses.keys.retiring) == 0 {
@@ -265,17 +311,24 @@ func (s *Service) release(_ context.Context, req bus.ReleaseStream) (bus.Empty, 
 // forget delivers what a session still holds, wipes its keys and takes it off its
 // stream. The caller holds mu.
 func (s *Service) forget(ses *session) {
-	now := s.cfg.Host.Now()
-	ses.order.drain(now, func(u unit) { s.deliverHeld(ses, u) })
-	s.fanOut()
+	s.drain(ses)
 	ses.keys.clear()
-	s.wipeDropped(ses, now)
+	s.wipeDropped(ses, s.cfg.Host.Now())
 	delete(s.routes, ses.ssrc)
 	st := ses.stream
 	if st.current == ses {
 		st.current = nil
 	}
+	if st.former == ses {
+		st.former = nil
+	}
 	st.waiting = slices.DeleteFunc(st.waiting, func(o *session) bool { return o == ses })
+}
+
+// drain delivers what a session still holds. The caller holds mu.
+func (s *Service) drain(ses *session) {
+	ses.order.drain(s.cfg.Host.Now(), func(u unit) { s.deliverHeld(ses, u) })
+	s.fanOut()
 }
 
 // retire ends the keys, and the viewers, that have had their time.
@@ -285,6 +338,9 @@ func (s *Service) retire(now time.Time) {
 	for _, ses := range s.routes {
 		ses.keys.expire(now)
 		s.lapse(ses, now)
+		if st := ses.stream; st.former == ses && ses.lapsed {
+			s.forget(ses) // nobody vouches for it any more
+		}
 		s.wipeDropped(ses, now)
 		ses.stream.viewers.dropSlow()
 	}

@@ -135,10 +135,13 @@ func (s *Service) watch(ses *session, slot *slot, index gk.Index, v media.Verdic
 
 // accept lets the slots see the packet and offers it to the reorder buffer.
 func (s *Service) accept(ses *session, slot *slot, o media.Opened, now time.Time) {
-	if cur := ses.stream.current; cur != nil && cur != ses && !ses.after(cur) {
+	cur := ses.stream.current
+	replaced := cur != nil && cur != ses && !s.mayTake(cur, ses, now)
+	if replaced {
 		// A packet of a session from before, that somebody kept, takes nothing over.
-		ses.counts[causeStaleEpoch]++
-		return
+		if ses.counts[causeReplaced]++; ses != ses.stream.former {
+			return
+		}
 	}
 	first, moved := ses.keys.seen(now, slot, o.Index)
 	if first {
@@ -156,6 +159,9 @@ func (s *Service) accept(ses *session, slot *slot, o media.Opened, now time.Time
 	case slot.epoch == ses.epoch:
 		ses.highest = max(ses.highest, o.Index)
 	}
+	if replaced {
+		return
+	}
 	payload := o.Payload
 	if o.Header.Padding {
 		var err error
@@ -167,7 +173,7 @@ func (s *Service) accept(ses *session, slot *slot, o media.Opened, now time.Time
 	if ses.gauge != nil {
 		s.measure(ses, o.Header, payload)
 	}
-	newcomer := ses.stream.current != ses
+	newcomer := cur != ses
 	if newcomer {
 		// What the session before still holds goes out first, and the room with it.
 		payload = s.keep(payload)

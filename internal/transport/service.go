@@ -302,6 +302,9 @@ func (s *Service) Status(now time.Time) []bus.StreamStatus {
 	defer s.mu.Unlock()
 	var all []bus.StreamStatus
 	for _, st := range s.streams {
+		if st.former != nil {
+			all = append(all, st.former.status(s.cfg.ID, now))
+		}
 		if ses := st.serving(); ses != nil {
 			all = append(all, ses.status(s.cfg.ID, now))
 		}

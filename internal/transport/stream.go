@@ -18,7 +18,10 @@ type stream struct {
 	// waiting are sessions that were assigned and whose first packet has not come,
 	// oldest first. Several may wait: what is asked late for an older one must not
 	// push out the newest.
-	waiting  []*session
+	waiting []*session
+	// former is the session that an unconfirmed one took the stream from. It keeps
+	// its keys until the newcomer's device has confirmed one.
+	former   *session
 	viewers  *viewers
 	outputs  []output
 	held     *held
@@ -35,9 +38,12 @@ func (st *stream) session(id gk.SessionID) *session {
 	return nil
 }
 
-// sessions lists the current one and those that wait.
+// sessions lists the current one, the one before it and those that wait.
 func (st *stream) sessions() []*session {
 	all := slices.Clone(st.waiting)
+	if st.former != nil {
+		all = append(all, st.former)
+	}
 	if st.current != nil {
 		all = append(all, st.current)
 	}
@@ -74,6 +80,9 @@ type session struct {
 
 	lease  time.Time // until then the keys may serve; zero until the first is armed
 	lapsed bool      // the lease has run out, or never began: nothing is delivered
+
+	confirmed bool // the service told of it what only a session can have whose device confirmed a key
+	yielded   bool // it took the stream unconfirmed, and had to give it back
 
 	counts    counts
 	delivered uint64   // packets

@@ -287,10 +287,10 @@ func (w *world) packet(s *media.Sealer, i gk.Index, payload []byte) []byte {
 	return pkt
 }
 
-// status is the stream's, or zero.
+// status is that of the session which has the stream, or zero.
 func (w *world) status() bus.StreamStatus {
-	if all := w.svc.Status(time.Now()); len(all) == 1 {
-		return all[0]
+	if all := w.svc.Status(time.Now()); len(all) > 0 {
+		return all[len(all)-1]
 	}
 	return bus.StreamStatus{}
 }

@@ -1,0 +1,58 @@
+package sim
+
+import (
+	"testing"
+	"time"
+
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
+)
+
+// Sequences that a seed found once, as they are without the rest of the seed.
+
+// newCase is a world with one transport, in fine weather, whose devices have been
+// sending for a while.
+func newCase(t *testing.T) *world {
+	t.Helper()
+	for seed := uint64(1); ; seed++ {
+		w := newWorld(Options{Seed: seed, Calm: true, Dir: t.TempDir()})
+		t.Cleanup(w.stop)
+		if w.setUp(); len(w.transports) == 1 {
+			w.pass(3 * time.Second)
+			return w
+		}
+	}
+}
+
+// pass lets time pass.
+func (w *world) pass(d time.Duration) { w.run(w.engine.now+d, func() bool { return false }) }
+
+// Seed 1889: a clone comes in a moment in which the device's packets do not arrive.
+// Transports take its first packet, its ACK never comes, and then it is gone, the key
+// service is down and processing is cut off the bus. The device, whose session is
+// the live one all the time, must be delivered again without any of them.
+func TestCloneWithoutACKDoesNotLockTheDeviceOut(t *testing.T) {
+	w := newCase(t)
+	e := w.encoders[0]
+	w.cutOff[e.id] = w.engine.now + 3*time.Second
+	w.withhold = []rule{{w.engine.now + time.Minute, gkrp.Up, gkrp.TypeAck, e.stream()}}
+	c := &encoder{world: w, id: e.id, number: e.number + 100, clone: true, key: e.key, kmsKey: e.kmsKey, high: e.high}
+	w.clones = append(w.clones, c)
+	c.start()
+	w.pass(2900 * time.Millisecond)
+	if c.dev.Epoch() == 0 || len(w.check.keys[place{c.stream(), c.dev.Session(), c.dev.Epoch()}].begins) == 0 {
+		t.Fatal("the clone's packets were not delivered")
+	}
+	w.kms.p.kill()
+	w.isolated[w.processing.p.name] = w.engine.now + time.Minute
+	w.pass(500 * time.Millisecond)
+	c.p.kill()
+	w.pass(cloneFor)
+	before := w.check.delivered
+	w.pass(3 * time.Second)
+	for _, v := range w.check.violations {
+		t.Error(v)
+	}
+	if w.check.delivered == before {
+		t.Error("nothing is delivered")
+	}
+}
