@@ -33,6 +33,7 @@ TS_PACKET, TS_PER_RTP, TS_PAYLOAD_TYPE, TS_CLOCK = 188, 7, 33, 90000
 FINAL = {"unsupported-version", "unsupported-suite", "revoked", "not-yours", "epoch-jump", "malformed"}
 KEPT_PREKEYS, KEPT_ACKS, KEPT_SENT = 64, 16, 16
 RETRY, RETRY_MAX = 0.25, 2.0
+SAME_REFILL, NEXT_REFILL = 1.0, 0.1
 TAG_PREFIX, MAX_TAGS = 4, 8000
 
 
@@ -124,6 +125,7 @@ class Session:
         self.want_tags = False
         self.addresses = []
         self.report_at = None
+        self.refilled = self.supplied = float("-inf")
         self.over = None  # (code, text) at the end
         self.offer = {
             1: device.id, 2: device.stream, 3: self.id, 4: device.versions, 5: [hpke.SUITE],
@@ -155,6 +157,17 @@ class Session:
         fields = {1: d.id, 2: d.stream, 3: self.id, 4: hpke.SUITE, 5: public}
         return cose.sign(d.identity.key, "gkrp/1.prekey", b"", cose.encode(fields))
 
+    def refill(self):
+        """A REFILL that comes again soon gets the same answer, or none (6.8)."""
+        now = time.monotonic()
+        if now - self.refilled < NEXT_REFILL:
+            return
+        if now - self.supplied >= SAME_REFILL:
+            self.supplied = now
+            self.supply = {1: self.device.stream, 2: self.id, 3: [self.prekey() for _ in range(4)]}
+        self.refilled = now
+        self.send("refill", self.supply)
+
     def report(self):
         self.number += 1
         fields = {1: self.device.stream, 2: self.id, 3: self.number, 4: self.current, **self.device.media.report()}
@@ -176,7 +189,7 @@ class Session:
         elif kind == "reject" and m.get(2) in self.sent:
             self.reject(m)
         elif kind == "refill" and self.stage == "running":
-            self.send("refill", {1: self.device.stream, 2: self.id, 3: [self.prekey() for _ in range(4)]})
+            self.refill()
         elif kind == "stop":
             self.over = (m[2], m.get(3, ""))
 
@@ -217,6 +230,7 @@ class Session:
                 return
         if epoch <= self.current:
             return
+        self.supplied = float("-inf")
         try:
             media_key = self.open(epoch, g[6])
         except (Refused, InvalidTag, ValueError) as e:

@@ -229,6 +229,7 @@ type session struct {
 	effects []gkrp.Effect
 	spare   [][]byte // the prekey that the next ACK brings
 	missing []string // transports that could not be resolved yet
+	supply  supply   // the last answer to a REFILL
 	reject  string   // text of the last refusal
 	code    gkrp.Code
 	over    bool
@@ -520,6 +521,7 @@ func (x *session) resolve(ctx context.Context) {
 // install opens a granted key and switches to it.
 func (x *session) install(f gkrp.Install) {
 	began := x.now()
+	x.supply.made = time.Time{}
 	sealer, confirm, err := x.keys.granted(f.Epoch, f.Envelope)
 	if err != nil {
 		x.warn("a granted key was refused", "epoch", f.Epoch, "err", err)
@@ -566,15 +568,6 @@ func (x *session) sent() {
 	if x.keyed {
 		x.step(gkrp.Sent{Report: x.path.report(x.now())})
 	}
-}
-
-func (x *session) refill() {
-	prekeys, err := x.keys.offer(gkrp.MaxPrekeys)
-	if err != nil {
-		x.warn("no new prekeys could be made", "err", err)
-		return
-	}
-	x.send(&gkrp.Refill{Stream: x.stream.id, Session: x.id, Prekeys: prekeys})
 }
 
 // remark logs, once a report, what went wrong since the last.
