@@ -117,7 +117,15 @@ type LeaseRequest struct {
 type DisarmRequest struct {
 	Streams []gk.StreamID `cbor:"1,keyasint"`
 	Term    uint64        `cbor:"2,keyasint"`
+	Beat    time.Duration `cbor:"3,keyasint,omitempty"` // see [Newer]
 }
+
+// Newer reports whether a command is one that was given after the last of its kind,
+// by the beat that its sender put into it: how long it had run, by a clock that nobody
+// sets, when it gave the command. One that comes late, twice, or from who kept it, is
+// not, and must change nothing. Beats are compared within one fencing term only; a
+// sender that tells none is taken at its word until one is told.
+func Newer(beat, last time.Duration) bool { return beat > last || beat == 0 && last == 0 }
 
 // DisarmDeviceRequest tells processing that a device was revoked: its sessions
 // end, and every transport disarms.

@@ -189,6 +189,10 @@ func (s *Service) serveDisarm(ctx context.Context, r bus.DisarmDeviceRequest) (b
 	return rep, nil
 }
 
+// age is how long the service has run: a command that has one can be told from an
+// older one.
+func (s *Service) age() time.Duration { return s.now().Sub(s.protocol.Started) }
+
 // disarm has transports wipe the keys of streams, all at the same time, and tells
 // which confirmed.
 func (s *Service) disarm(ctx context.Context, transports map[gk.TransportID]bool, streams []gk.StreamID) map[gk.TransportID]bool {
@@ -197,6 +201,7 @@ func (s *Service) disarm(ctx context.Context, transports map[gk.TransportID]bool
 	var mu sync.Mutex
 	confirmed := make(map[gk.TransportID]bool, len(transports))
 	var running []chan struct{}
+	beat := s.age()
 	for id, may := range transports {
 		if !may {
 			continue
@@ -205,7 +210,7 @@ func (s *Service) disarm(ctx context.Context, transports map[gk.TransportID]bool
 		done <- struct{}{}
 		running = append(running, done)
 		s.beside(func() {
-			_, err := bus.TransportDisarm.Do(ctx, s.conn, string(id), bus.DisarmRequest{Streams: streams, Term: s.protocol.Term})
+			_, err := bus.TransportDisarm.Do(ctx, s.conn, string(id), bus.DisarmRequest{Streams: streams, Term: s.protocol.Term, Beat: beat})
 			if err != nil {
 				s.log.Warn("transport did not confirm that it disarmed", "transport", id, "streams", streams, "error", err)
 			}

@@ -46,7 +46,8 @@ func (s *Service) obey(id gk.StreamID, term uint64) (*stream, error) {
 	if term < st.term {
 		return nil, bus.Refuse(bus.CodeConflict, "stream %s is commanded under term %d: term %d is over", id, st.term, term)
 	}
-	st.term, s.term = term, max(s.term, term)
+	st.under(term)
+	s.term = max(s.term, term)
 	return st, nil
 }
 
@@ -78,8 +79,14 @@ func (s *Service) assign(_ context.Context, req bus.AssignRequest) (bus.Empty, e
 	if err != nil {
 		return bus.Empty{}, err
 	}
-	if have := st.session(req.Session); have != nil && have.ssrc == req.SSRC {
+	switch have := st.session(req.Session); {
+	case have != nil && have.ssrc != req.SSRC:
+		return bus.Empty{}, bus.Refuse(bus.CodeConflict, "session %s of stream %s has ssrc %08x, not %08x: a session keeps its SSRC", req.Session, req.Stream, have.ssrc, req.SSRC)
+	case have != nil:
 		return bus.Empty{}, nil
+	case slices.Contains(st.over, req.Session):
+		// An order that was on its way when the session ended would have it stay for ever.
+		return bus.Empty{}, bus.Refuse(bus.CodeConflict, "session %s of stream %s is over: start a new one", req.Session, req.Stream)
 	}
 	if other := s.routes[req.SSRC]; other != nil {
 		return bus.Empty{}, bus.Refuse(bus.CodeConflict, "ssrc %08x belongs to stream %s: choose another", req.SSRC, other.stream.id)
@@ -304,6 +311,7 @@ func (s *Service) release(_ context.Context, req bus.ReleaseStream) (bus.Empty, 
 	}
 	if ses := st.session(req.Session); ses != nil {
 		s.forget(ses)
+		st.end(ses.id)
 	}
 	return bus.Empty{}, nil
 }

@@ -72,8 +72,12 @@ func (s *Service) holdStream(_ context.Context, req bus.HoldRequest) (none bus.E
 		return none, nil
 	}
 	st, err := s.obey(req.Stream, req.Term)
-	if err != nil || (st.held != nil) == req.Held {
+	if err != nil || !bus.Newer(req.Beat, st.holdBeat) {
 		return none, err
+	}
+	st.holdBeat = req.Beat
+	if (st.held != nil) == req.Held {
+		return none, nil
 	}
 	kind := gk.EventStreamFreed
 	if req.Held {

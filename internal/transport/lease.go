@@ -144,7 +144,7 @@ func (s *Service) renew(_ context.Context, req bus.LeaseRequest) (none bus.Empty
 			err = bus.Refuse(bus.CodeConflict, "stream %s: %v", ref.Stream, refused)
 			continue
 		}
-		st.term = req.Term
+		st.under(req.Term)
 		s.extend(now, ses, end)
 	}
 	return none, err
@@ -162,7 +162,10 @@ func (s *Service) disarm(_ context.Context, req bus.DisarmRequest) (none bus.Emp
 			err = refused
 			continue
 		}
-		st.disarmed = now
+		if !bus.Newer(req.Beat, st.disarmBeat) {
+			continue // it was obeyed
+		}
+		st.disarmed, st.disarmBeat = now, req.Beat
 		for _, ses := range st.sessions() {
 			ses.lapsed = true
 			s.forget(ses)

@@ -26,6 +26,27 @@ type stream struct {
 	outputs  []output
 	held     *held
 	disarmed time.Time // when its keys were last ordered away; leases from before are void
+
+	// Of the term, so that a command from before, late, doubled or kept, does nothing.
+	holdBeat, disarmBeat time.Duration  // of the last orders that were obeyed
+	over                 []gk.SessionID // that were released, newest last
+}
+
+// keptOver is how many sessions of a stream are remembered that are over.
+const keptOver = 16
+
+// under takes the stream's commands under a term from now on.
+func (st *stream) under(term uint64) {
+	if term > st.term {
+		st.term, st.holdBeat, st.disarmBeat, st.over = term, 0, 0, nil
+	}
+}
+
+// end remembers that a session is over.
+func (st *stream) end(id gk.SessionID) {
+	if st.over = append(st.over, id); len(st.over) > keptOver {
+		st.over = slices.Delete(st.over, 0, 1)
+	}
 }
 
 // session finds the session with an id, nil if it is not here.
