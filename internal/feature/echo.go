@@ -129,13 +129,14 @@ func (t *recentTable) sweep(ms uint32) {
 		return
 	}
 	now := ms / recentUnit & recentAge
-	for range n / sweepHops {
-		b := &t.buckets[t.swept]
-		t.swept = (t.swept + 1) % n
-		for i, e := range b {
-			if (now-e)&recentAge >= echoAge/recentUnit {
-				b[i] = 0
-			}
+	part := t.buckets[t.swept : t.swept+n/sweepHops]
+	t.swept = (t.swept + len(part)) % n
+	for i := range part {
+		b := &part[i]
+		for k, e := range b {
+			// Without a branch, which could not be foreseen: all ones where it is young.
+			young := ((now-e)&recentAge - echoAge/recentUnit) >> 31
+			b[k] = e & -young
 		}
 	}
 }

@@ -33,88 +33,102 @@ const (
 type tsPID struct {
 	pid   uint16 // plus one, zero is free
 	after uint16 // tsState.breaks when next was noted: a later break makes it void
+	body  uint32 // TS header, but for counter and adaptation, of the last packet inside a unit
 	next  uint8  // continuity counter to come
 	flags uint8  // of the last adaptation field, plus one
-	body  uint32 // TS header, but for counter and adaptation, of the last packet inside a unit
-	hop   uint32 // tsState.hops when body and flags were noted
 
-	// When the newest occasions of both began. Within 5 ms there is no other.
-	bodyAt, flagsAt int64
+	bodyAt, flagsAt place // of the words of both
 }
 
 // tsState follows the PIDs of a transport stream. PIDs that meet in one place push each
 // other out: then less is checked.
 type tsState struct {
 	pids   [32]tsPID
+	recent uint8 // PID of the newest TS packet
+	sizeAt place // of the word of the payload before
 	breaks uint16
-	hops   uint32
-	size   int // of the payload before, and when its newest occasion began
-	sizeAt int64
+	size   int   // of the payload before
+	over   Token // the word for that
 }
 
 func newTSState() *tsState { return &tsState{size: -1} }
 
-// roll begins a window: whatever comes next is an occasion of it.
-func (s *tsState) roll() {
-	s.hops++
-	s.size = -1
+// roll begins a window. moved says that words have other places.
+func (s *tsState) roll(moved bool) {
+	if moved {
+		for i := range s.pids {
+			s.pids[i].body, s.pids[i].flags = 0, 0
+		}
+	}
 }
 
 // of finds the place of a PID.
 func (s *tsState) of(pid uint16) *tsPID {
-	t := &s.pids[pid*0x9e37>>11]
-	if t.pid != pid+1 || t.hop != s.hops {
-		t.begin(pid, s)
-	}
-	return t
-}
-
-// begin makes t the place of a PID, or begins a window there.
-func (t *tsPID) begin(pid uint16, s *tsState) {
+	s.recent = uint8(pid * 0x9e37 >> 11)
+	t := &s.pids[s.recent&31]
 	if t.pid != pid+1 {
 		*t = tsPID{pid: pid + 1, after: s.breaks - 1}
 	}
-	t.hop, t.body, t.flags = s.hops, 0, 0
+	return t
 }
 
 // observeTS records an RFC 2250 payload.
 func (m *Meter) observeTS(p *Packet, consecutive bool) {
 	s := m.ts
 	// The sender's clock: one time for all packets that left together, or one each.
-	if consecutive && m.sameTime {
-		m.w.SameTimes++
-	}
-	if n := p.Wire - p.HeaderLen; n != s.size || p.At-s.sizeAt >= occasionGap {
-		s.size, s.sizeAt = n, m.tokens.add(token(FamilySize, sizeTSRemainder|uint32(n%tsSize)), p.At)
-	}
 	if !consecutive {
 		s.breaks++
+	} else if m.sameTime {
+		m.w.SameTimes++
+	}
+	n := p.Wire - p.HeaderLen
+	if n != s.size {
+		s.size, s.over = n, token(FamilySize, sizeTSRemainder|uint32(n%tsSize))
+	}
+	if w := m.tokens.of(&s.sizeAt, s.over); p.At-w.last >= occasionGap {
+		m.tokens.occasion(w, p.At)
 	}
 	whole := !p.cut()
 	b := p.Payload
-	var t *tsPID
+	t := &s.pids[s.recent&31]
 	for first := true; len(b) >= 4; first = false {
 		one := b[:min(len(b), tsSize)]
 		b = b[len(one):]
 		header := binary.BigEndian.Uint32(one)
-		pid := uint16(header >> 8 & 0x1fff)
-		t = s.of(pid)
-		es, where := m.tsPacket(one, header, t, p.At, whole)
+		var es []byte
+		where := inside
+		goesOn := whole && header == t.body|0x10|uint32(t.next) && t.after == s.breaks && len(one) == tsSize
+		if goesOn {
+			m.goesOn(t, p.At)
+			es = one[4:]
+		} else {
+			t = s.of(uint16(header >> 8 & 0x1fff))
+			es, where = m.tsPacket(one, header, t, p.At, whole)
+		}
 		if where == inside {
 			m.sample(es, p.At)
 		}
-		if first && m.echo.observe(es, where, uint32(pid), p.Wire, p.At, consecutive) {
+		if first && m.echo.observe(es, where, uint32(t.pid-1), p.Wire, p.At, consecutive) {
 			m.w.Echoes++
 		}
-		if whole && where == inside && t.body == header&^0x3f && p.At-t.bodyAt < occasionGap {
+		if whole && where == inside && header&0x10 != 0 {
 			b = m.tsRun(b, t, p.At)
 		}
 	}
 }
 
-// tsRun records the TS packets in front of b that are all payload and go on what t was
-// sent last, and returns what is left: most packets are like the one before. It says
-// what tsPacket would.
+// goesOn records a TS packet that is all payload and goes on what t was sent last: most
+// packets are like the one before. It says what tsPacket would.
+func (m *Meter) goesOn(t *tsPID, at int64) {
+	m.w.TSPackets++
+	t.next = (t.next + 1) & 15
+	if w := &m.tokens.words[t.bodyAt]; at-w.last >= occasionGap {
+		m.tokens.occasion(w, at)
+	}
+}
+
+// tsRun records the TS packets in front of b that go on t as one did just before, and
+// returns what is left.
 func (m *Meter) tsRun(b []byte, t *tsPID, at int64) []byte {
 	next := t.body | 0x10 | uint32(t.next)
 	n := 0
@@ -151,23 +165,17 @@ func (m *Meter) tsPacket(b []byte, header uint32, t *tsPID, at int64, follow boo
 	if follow {
 		m.checkContinuity(t, header)
 	}
-	if body := header &^ 0x3f; start || afc == 0 || body != t.body || at-t.bodyAt >= occasionGap {
-		shape := header >> 4 & 0xc // transport_scrambling_control
-		if shape == oddKey {
-			shape = evenKey
+	if body := header &^ 0x3f; body != t.body || afc == 0 {
+		tok := token(FamilyUnit, unitTS|tsShape(header)<<16|pid)
+		if start || afc == 0 || pid <= lastTable {
+			m.tokens.add(tok, at)
+		} else {
+			t.body, t.bodyAt = body, m.tokens.find(tok)
 		}
-		if start {
-			shape |= 1
-		}
-		if b[1]&0x80 != 0 {
-			shape |= 2
-		}
-		if afc == 0 {
-			shape |= 16
-		}
-		began := m.tokens.add(token(FamilyUnit, unitTS|shape<<16|pid), at)
-		if !start && afc != 0 && pid > lastTable {
-			t.body, t.bodyAt = body, began
+	}
+	if !start && afc != 0 && pid > lastTable {
+		if w := &m.tokens.words[t.bodyAt]; at-w.last >= occasionGap {
+			m.tokens.occasion(w, at)
 		}
 	}
 	off := 4
@@ -177,9 +185,8 @@ func (m *Meter) tsPacket(b []byte, header uint32, t *tsPID, at int64, follow boo
 		}
 		length := int(b[4])
 		off = 5 + length
-		if flags := b[5] & 0x1f; length > 0 && (flags+1 != t.flags || at-t.flagsAt >= occasionGap) {
-			t.flags = flags + 1
-			t.flagsAt = m.tokens.add(token(FamilyUnit, unitAdapt|uint32(flags)<<16|pid), at)
+		if length > 0 {
+			m.tsAdaptation(b[5]&0x1f, pid, t, at)
 		}
 	}
 	if off >= len(b) || pid <= lastTable {
@@ -197,6 +204,31 @@ func (m *Meter) tsPacket(b []byte, header uint32, t *tsPID, at int64, follow boo
 		return nil, noPicture
 	}
 	return es, stamped
+}
+
+// tsShape is what a TS header says beside the PID: 1 where a unit starts, 2 for an error
+// in transport, transport_scrambling_control in two bits, 16 without payload.
+func tsShape(header uint32) uint32 {
+	shape := header >> 4 & 0xc
+	if shape == oddKey {
+		shape = evenKey
+	}
+	shape |= header >> 22 & 1
+	shape |= header >> 23 & 1 << 1
+	if header&0x30 == 0 {
+		shape |= 16
+	}
+	return shape
+}
+
+// tsAdaptation records the flags of an adaptation field.
+func (m *Meter) tsAdaptation(flags uint8, pid uint32, t *tsPID, at int64) {
+	if flags+1 != t.flags {
+		t.flags, t.flagsAt = flags+1, m.tokens.find(token(FamilyUnit, unitAdapt|uint32(flags)<<16|pid))
+	}
+	if w := &m.tokens.words[t.flagsAt]; at-w.last >= occasionGap {
+		m.tokens.occasion(w, at)
+	}
 }
 
 // checkContinuity compares the counter of a TS packet of t with the one before it. A
