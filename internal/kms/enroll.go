@@ -107,6 +107,10 @@ func (s *Service) join(ctx context.Context, req bus.JoinRequest) (bus.JoinReply,
 	if err != nil {
 		return rep, err
 	}
+	// When the token was made, another device may have had one for the same streams.
+	if err := s.checkStreams(ctx, req.Device, token.Streams); err != nil {
+		return rep, err
+	}
 	cert, err := s.ca.issue(roleDevice, string(req.Device), public, nil, now)
 	if err != nil {
 		return rep, err

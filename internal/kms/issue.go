@@ -61,9 +61,10 @@ func (s *Service) open(ctx context.Context, req bus.KMSOpenRequest) (bus.KMSOpen
 	st.mu.Lock()
 	rec := ss.rec
 	st.mu.Unlock()
+	if err := rec.serves(dev, req.Stream, req.Session); err != nil {
+		return rep, err
+	}
 	switch {
-	case rec.Device != req.Device:
-		return rep, bus.Refuse(bus.CodeUnauthorized, "session %s of stream %s is another device's", req.Session, req.Stream)
 	case rec.SSRC != req.SSRC:
 		return rep, bus.Refuse(bus.CodeConflict, "session %s of stream %s has SSRC %08x, not %08x: a session keeps its SSRC", req.Session, req.Stream, rec.SSRC, req.SSRC)
 	case rec.Ended:

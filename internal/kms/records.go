@@ -91,6 +91,19 @@ type sessionRecord struct {
 	Enrolled time.Time `cbor:"6,keyasint,omitzero"`
 }
 
+// serves says why a session's keys are not for a device as it is enrolled now; nil if
+// they are. Enrolled anew, perhaps because its identity was stolen, it has no part in
+// what it opened before.
+func (r sessionRecord) serves(dev deviceRecord, stream gk.StreamID, id gk.SessionID) error {
+	switch {
+	case r.Device != dev.Device:
+		return bus.Refuse(bus.CodeUnauthorized, "session %s of stream %s is another device's", id, stream)
+	case !r.Enrolled.Equal(dev.Enrolled):
+		return bus.Refuse(bus.CodeRevoked, "session %s of stream %s was opened before device %s was enrolled anew: start a new one", id, stream, dev.Device)
+	}
+	return nil
+}
+
 // keyRecord is a media key's envelope.
 type keyRecord struct {
 	State       bus.KeyState `cbor:"1,keyasint"`

@@ -62,7 +62,7 @@ func (s *Service) release(ctx context.Context, req bus.KMSReleaseRequest) (bus.K
 	}
 
 	st.mu.Lock()
-	k, err := s.releasable(ss, req)
+	k, err := s.releasable(dev, ss, req)
 	if err == nil && prekey != nil {
 		err = ss.spend(k, keyring.PublicID(prekey.public))
 	}
@@ -230,8 +230,6 @@ func (s *Service) catchUp(st *stream, ss *session, known gk.Epoch) {
 	}
 }
 
-// releasable gives the key of an epoch that may be released. The caller holds
-// the stream's lock.
 // wanted is the epoch that a request is for: the one it names, or the session's
 // first after the newest that the asker knows of. The answer to the second stays
 // the same until a later one is named, so that asking again is a repetition.
@@ -247,9 +245,11 @@ func (ss *session) wanted(req bus.KMSReleaseRequest) gk.Epoch {
 	return 0
 }
 
-func (s *Service) releasable(ss *session, req bus.KMSReleaseRequest) (*key, error) {
-	if ss.rec.Device != req.Device {
-		return nil, bus.Refuse(bus.CodeUnauthorized, "session %s of stream %s is another device's", req.Session, req.Stream)
+// releasable gives the key of an epoch that may be released. The caller holds the
+// stream's lock.
+func (s *Service) releasable(dev deviceRecord, ss *session, req bus.KMSReleaseRequest) (*key, error) {
+	if err := ss.rec.serves(dev, req.Stream, req.Session); err != nil {
+		return nil, err
 	}
 	if ss.rec.Ended {
 		return nil, bus.Refuse(bus.CodeConflict, "session %s of stream %s has ended: start a new one", req.Session, req.Stream)
