@@ -58,7 +58,7 @@ type packet struct {
 }
 
 // ErrNoStream says that a capture holds no RTP, SRTP or MPEG-TS over UDP.
-var ErrNoStream = errors.New("no RTP or MPEG-TS stream over UDP found: name the flow's port with --flow")
+var ErrNoStream = errors.New("no RTP or MPEG-TS stream over UDP found")
 
 // Open begins to read a capture and finds its stream: the UDP destination with the
 // most packets that look like RTP of one SSRC or like MPEG-TS, or the one that want
@@ -69,6 +69,7 @@ func Open(r io.Reader, want Flow) (*Reader, error) {
 		return nil, err
 	}
 	c := &Reader{src: src}
+	seen := flows{}
 	for len(c.probed) < probePackets {
 		p, err := c.read()
 		if errors.Is(err, io.EOF) {
@@ -77,14 +78,17 @@ func Open(r io.Reader, want Flow) (*Reader, error) {
 		if err != nil {
 			return nil, err
 		}
+		if p.wire >= 0 {
+			seen.add(p.flow)
+		}
 		if p.wire < 0 || !want.matches(p.flow) {
 			continue
 		}
 		p.data = bytes.Clone(p.data)
 		c.probed = append(c.probed, p)
 	}
-	if err := c.choose(want != Flow{}); err != nil {
-		return nil, err
+	if !c.choose(want != Flow{}) {
+		return nil, fmt.Errorf("%w: %s", ErrNoStream, seen)
 	}
 	return c, nil
 }
@@ -93,7 +97,7 @@ func openSource(r io.Reader) (source, error) {
 	b := bufio.NewReaderSize(r, 1<<16)
 	magic, err := b.Peek(4)
 	if err != nil {
-		return nil, fmt.Errorf("capture is empty or shorter than its header: %w", err)
+		return nil, fmt.Errorf("capture is empty or shorter than its header (%w): record it anew", err)
 	}
 	if magic[0] == 0x1f && magic[1] == 0x8b {
 		z, err := gzip.NewReader(b)
@@ -114,7 +118,7 @@ func openSource(r io.Reader) (source, error) {
 	}
 	src, err := pcapgo.NewReader(b)
 	if err != nil {
-		return nil, fmt.Errorf("neither pcap nor pcapng, gzip or not: %w", err)
+		return nil, fmt.Errorf("neither pcap nor pcapng, gzip or not (%w): tcpdump -w FILE udp port PORT records one", err)
 	}
 	return src, nil
 }
@@ -137,7 +141,7 @@ func (c *Reader) read() (packet, error) {
 }
 
 // choose finds the stream among the probed packets and how to read it.
-func (c *Reader) choose(named bool) error {
+func (c *Reader) choose(named bool) bool {
 	type key struct {
 		flow Flow
 		ssrc uint32
@@ -177,7 +181,7 @@ func (c *Reader) choose(named bool) error {
 		least = 1
 	}
 	if t := found[best]; t == nil || t.runs < least {
-		return ErrNoStream
+		return false
 	}
 	c.flow, c.ssrc, c.bare = best.flow, best.ssrc, best.bare
 	var s feature.Sniffer
@@ -199,7 +203,7 @@ func (c *Reader) choose(named bool) error {
 		}
 	}
 	c.form = s.Form()
-	return nil
+	return true
 }
 
 // Flow is the stream's destination.
