@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -244,7 +245,7 @@ func printProfile(w io.Writer, p bus.ProfileInfo) {
 		if m.Now {
 			what = append(what, fmt.Sprintf("judged by now, %.1f deviations away", m.Fit))
 		}
-		fmt.Fprintf(w, "    %d  %s: %s\n", i+1, m.Name, strings.Join(what, ", "))
+		fmt.Fprintf(w, "    %d  %s: %s\n", i+1, cmp.Or(m.Name, "unnamed"), strings.Join(what, ", "))
 	}
 	if p.Before > 0 {
 		fmt.Fprintf(w, "  version %d is kept: gaitkeeper profile rollback %s\n", p.Before, p.Stream)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,9 +50,13 @@ type windowLine struct {
 
 func (c *analyzeCommand) Run(ctx context.Context, con console) error {
 	enc := json.NewEncoder(con.out)
-	var names []string
-	var lengths []float64
-	var readings [][]detect.Reading
+	var plots []capturePlot
+	var short error
+	if c.Plot != "" { // what cannot be written is said before the work
+		if err := os.WriteFile(c.Plot, nil, 0o644); err != nil {
+			return fmt.Errorf("plot: %w: choose another file", err)
+		}
+	}
 	for _, path := range c.Captures {
 		var alarms []windowLine
 		var scores []detect.Reading
@@ -83,10 +88,36 @@ func (c *analyzeCommand) Run(ctx context.Context, con console) error {
 		if !c.JSONL {
 			sum.print(con.out, alarms)
 		}
-		names, lengths, readings = append(names, sum.name), append(lengths, sum.length.Seconds()), append(readings, scores)
+		if sum.profile == nil {
+			short = errors.Join(short, fmt.Errorf("%s: nothing is left to judge: it lasts %s, and the baseline takes %s: learn for less with --baseline",
+				sum.name, sum.length.Round(time.Second), sum.baseline))
+		}
+		plots = append(plots, capturePlot{sum, scores, alarms})
 	}
 	if c.Plot != "" {
-		return os.WriteFile(c.Plot, plotCaptures(names, lengths, readings), 0o644)
+		if err := os.WriteFile(c.Plot, plotCaptures(plots), 0o644); err != nil {
+			return fmt.Errorf("plot: %w", err)
+		}
+	}
+	return short
+}
+
+// leastBaseline is what serve wants at least as well.
+const leastBaseline = 5 * time.Second
+
+// known refuses a weight for a detector that is none.
+func (f *engineFlags) known(engine *detect.Engine) error {
+	if len(f.Weight) == 0 {
+		return nil
+	}
+	var names []string
+	for _, e := range engine.Evidence() {
+		names = append(names, e.Kind)
+	}
+	for name := range f.Weight {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("weight: %q is no detector: choose among %s", name, strings.Join(names, ", "))
+		}
 	}
 	return nil
 }
@@ -109,7 +140,6 @@ func (s captureSummary) print(w io.Writer, alarms []windowLine) {
 	fmt.Fprintf(w, "%s: %d packets to %s, SSRC %08x, payload %s, %s from %s\n", s.name, s.packets, s.flow, s.ssrc, s.form,
 		s.length.Round(time.Second), s.start.UTC().Format("2006-01-02 15:04:05"))
 	if s.profile == nil {
-		fmt.Fprintf(w, "  too short: the baseline takes %s\n", s.baseline)
 		return
 	}
 	if s.partial {
@@ -138,7 +168,10 @@ func captureName(path string) string {
 func (f *engineFlags) analyse(ctx context.Context, path string, each func(windowLine, *detect.Engine) error) (captureSummary, error) {
 	sum := captureSummary{name: captureName(path), baseline: f.Baseline}
 	if f.Sensitivity <= 0 || f.Sensitivity > 1 {
-		return sum, fmt.Errorf("sensitivity %g is not above 0 and at most 1", f.Sensitivity)
+		return sum, fmt.Errorf("sensitivity %g is not above 0 and at most 1: 0.5 is the default", f.Sensitivity)
+	}
+	if f.Baseline < leastBaseline {
+		return sum, fmt.Errorf("baseline %s is too short to learn anything from: at least %s, better 90s", f.Baseline, leastBaseline)
 	}
 	var want capture.Flow
 	if f.Flow != "" {
@@ -183,6 +216,8 @@ func (f *engineFlags) analyse(ctx context.Context, path string, each func(window
 				if end >= f.Baseline.Nanoseconds() {
 					sum.profile = engine.Settle()
 				}
+			} else if err := f.known(engine); err != nil {
+				return sum, err
 			} else if err := each(lineOf(sum.name, end, w.Partial(), verdict), engine); err != nil {
 				return sum, err
 			}

@@ -91,18 +91,29 @@ func TestAnalyze(t *testing.T) {
 	if alarms != 1 || windows < 110 || windows > 120 {
 		t.Errorf("%d alarms in %d windows, want 1 in about 119", alarms, windows)
 	}
-	if b, err := os.ReadFile(filepath.Join(dir, "plot.html")); err != nil || !bytes.Contains(b, []byte("<svg")) {
-		t.Errorf("plot: %v", err)
+	page, err := os.ReadFile(filepath.Join(dir, "plot.html"))
+	for _, want := range []string{"<title>Gaitkeeper: cam</title>", "<polyline", "learned: 30s", `<td class="source">`, "seconds from the first packet"} {
+		if err != nil || !bytes.Contains(page, []byte(want)) {
+			t.Errorf("plot: no %q (%v)", want, err)
+		}
+	}
+	if bytes.Contains(page, []byte("http")) {
+		t.Error("the page needs something from elsewhere")
 	}
 
 	for _, c := range []struct {
 		args []string
 		want string
 	}{
-		{[]string{"--flow=9", path}, "--flow"},
+		{[]string{"--flow=9", path}, "10.0.0.2:5004 (3000 packets): choose the stream's with --flow"},
+		{[]string{"--baseline=0s", path}, "too short to learn"},
+		{[]string{"--baseline=5m", "--jsonl", path}, "learn for less with --baseline"},
+		{[]string{"--weight=nonsense=1", "--baseline=30s", path}, `"nonsense" is no detector: choose among `},
+		{[]string{"--plot", filepath.Join(dir, "absent", "x.html"), path}, "plot: "},
+		{[]string{write(t, filepath.Join(dir, "empty"), "")}, "empty"},
 		{[]string{"--flow=x:y", path}, "ADDRESS:PORT"},
 		{[]string{"--sensitivity=2", path}, "sensitivity"},
-		{[]string{write(t, filepath.Join(dir, "text"), "no packets here")}, "pcap"},
+		{[]string{write(t, filepath.Join(dir, "text"), "no packets here")}, "tcpdump -w"},
 		{[]string{filepath.Join(dir, "absent")}, "absent"},
 	} {
 		if status, _, errs := gaitkeeper(t.Context(), append([]string{"analyze"}, c.args...)...); status == 0 || !strings.Contains(errs, c.want) {

@@ -102,6 +102,7 @@ func newParser(con console, exit func(int)) (*kong.Kong, error) {
 		kong.Name("gaitkeeper"),
 		kong.Description("Live video over SRTP, under keys that change without losing a frame."),
 		kong.Vars{"data_dir": "~/.gaitkeeper"},
+		kong.NamedMapper("path", kong.MapperFunc(homePath)),
 		kong.DefaultEnvars("GAITKEEPER"),
 		kong.Writers(con.out, con.err),
 		kong.Exit(exit),

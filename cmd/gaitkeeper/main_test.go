@@ -75,6 +75,17 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// The home directory is what HOME says, for what is written as ~ too.
+func TestHome(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	for _, args := range [][]string{{"streams"}, {"streams", "--data", "~/.gaitkeeper"}} {
+		if _, _, errs := gaitkeeper(t.Context(), args...); !strings.Contains(errs, filepath.Join(home, ".gaitkeeper")+":") {
+			t.Errorf("%q: %s", args, errs)
+		}
+	}
+}
+
 func TestServerCannotBeReached(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("GAITKEEPER_TOKEN", "not-a-real-token")

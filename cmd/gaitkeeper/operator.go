@@ -136,6 +136,10 @@ func (c *keysCommand) Run(ctx context.Context, con console) error {
 	if c.JSON {
 		return printJSON(con.out, list.Keys)
 	}
+	if len(list.Keys) == 0 {
+		fmt.Fprintf(con.err, "no keys of a stream %s: gaitkeeper streams lists the streams, --all adds keys that are destroyed\n", c.Stream)
+		return nil
+	}
 	rows := [][]string{{"EPOCH", "STATE", "SESSION", "CREATED", "ACTIVATED", "DEACTIVATED", "DESTROYED"}}
 	for _, k := range list.Keys {
 		rows = append(rows, []string{

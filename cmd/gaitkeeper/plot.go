@@ -100,14 +100,3 @@ func plotEvaluation(labels []detect.Label, readings map[string][]detect.Reading,
 	}
 	return b.Bytes()
 }
-
-// plotCaptures draws the scores of captures without labels.
-func plotCaptures(names []string, lengths []float64, readings [][]detect.Reading) []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, plotStyle, "Gaitkeeper analysis", "Gaitkeeper analysis")
-	b.WriteString("<p>Scores over time; the dashed line is the limit (1), above it the scale is logarithmic. Dots are alarms.</p>\n")
-	for i, name := range names {
-		plotTimeline(&b, name, lengths[i], nil, readings[i])
-	}
-	return b.Bytes()
-}
