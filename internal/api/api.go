@@ -57,6 +57,8 @@ type Server struct {
 	metrics *metrics
 	events  *fanout
 	subs    []bus.Subscription
+
+	readiness readiness
 }
 
 // New subscribes to what the metrics and the event feed need. Close the server
@@ -108,7 +110,7 @@ func (s *Server) Handler() http.Handler {
 	if s.cfg.Viewer != nil {
 		mux.Handle("GET /streams/", s.viewer(s.cfg.Viewer))
 	}
-	return s.guard(mux)
+	return s.guard(ownSite(mux))
 }
 
 // Run serves on ln until ctx ends; then it lets requests finish for a moment

@@ -25,6 +25,16 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	})
 }
 
+// ownSite refuses what changes something and comes from a page of another site: a
+// browser that was given the token as a password sends it along with that too.
+func ownSite(next http.Handler) http.Handler {
+	p := http.NewCrossOriginProtection()
+	p.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, http.StatusForbidden, problem{Code: bus.CodeUnauthorized, Text: "this request comes from another site's page: send it from a program or from the server's own pages"})
+	}))
+	return p.Handler(next)
+}
+
 // limitBody bounds size and time of what a request sends.
 func limitBody(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
