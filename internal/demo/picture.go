@@ -216,10 +216,10 @@ func (p *picture) flows(all []moment, kind string) {
 	}
 }
 
-// rounded is the next of 1, 2, 2.5, 5 times a power of ten.
+// rounded is a little more, with one digit or two.
 func rounded(v float64) float64 {
 	ten := math.Pow(10, math.Floor(math.Log10(v)))
-	for _, k := range []float64{1, 2, 2.5, 5} {
+	for _, k := range []float64{1, 1.5, 2, 2.5, 3, 4, 5, 6, 8} {
 		if v <= k*ten {
 			return k * ten
 		}
@@ -256,7 +256,12 @@ func (p *picture) keys(c scenes) {
 
 // seconds writes the time below the plots.
 func (p *picture) seconds() {
-	step := rounded(p.end.Seconds() / 12)
+	step := 1.0
+	for _, more := range []float64{2, 5, 10, 20, 60} {
+		if p.end.Seconds()/step > 12 {
+			step = more
+		}
+	}
 	for t := 0.0; t <= p.end.Seconds(); t += step {
 		at := p.x(time.Duration(t * float64(time.Second)))
 		p.put(`<line x1="%.1f" x2="%.1f" y1="%g" y2="%g" stroke="#999"/>`, at, at, keyTop+keyHeight, keyTop+keyHeight+4)
@@ -297,7 +302,11 @@ func (p *picture) lens(c scenes) {
 	last := marks[len(marks)-1].at
 	reach := time.Duration(rounded(last.Seconds()*1000*1.05) * float64(time.Millisecond))
 	x := func(t time.Duration) float64 { return plotLeft + plotWidth*0.62*min(t.Seconds()/reach.Seconds(), 1) }
-	p.text(20, lensTop-38, `font-size="13" font-weight="600"`, "From the attacker's first packet on, magnified: %s", brief(reach))
+	title := "From the attacker's first packet on"
+	if reach < p.end/8 {
+		title += ", magnified: " + brief(reach)
+	}
+	p.text(20, lensTop-38, `font-size="13" font-weight="600"`, "%s", title)
 	y := lensTop + lensHeight
 	p.put(`<line x1="%g" x2="%.1f" y1="%g" y2="%g" stroke="#999"/>`, plotLeft, x(reach), y, y)
 	for i := range 6 {

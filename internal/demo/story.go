@@ -458,11 +458,12 @@ func (s *story) service(e gk.Event) {
 			s.learned = e.At
 		}
 	case gk.EventAlertOpened:
-		s.alerts = append(s.alerts, alertNews{
-			at: e.At, id: e.Detail["id"], class: e.Detail["class"], kind: e.Detail["kind"], evidence: e.Detail["evidence"], answer: e.Detail["response"],
+		a := alertNews{
+			at: e.At, id: e.Detail["id"], class: e.Detail["class"], kind: e.Detail["kind"], evidence: said(e), answer: e.Detail["response"],
 			score: e.Detail["score"],
-		})
-		s.tell(true, "ALARM, class %s: %s", e.Detail["class"], e.Detail["evidence"])
+		}
+		s.alerts = append(s.alerts, a)
+		s.tell(true, "ALARM, class %s: %s", a.class, a.evidence)
 	case gk.EventAlertClosed:
 		for i := range s.alerts {
 			if a := &s.alerts[i]; a.id == e.Detail["id"] {
@@ -483,6 +484,19 @@ func (s *story) service(e gk.Event) {
 	case gk.EventIdentity, gk.EventSessionRejected:
 		s.held++
 	}
+}
+
+// said is an alert's evidence in words. What accuses stands first: a detector that is
+// raised over its limit by the story's sensitivity alone has no words of its own.
+func said(e gk.Event) string {
+	kind, words := e.Detail["kind"], e.Detail["evidence"]
+	switch class := bus.Class(e.Detail["class"]); {
+	case class != bus.ClassSource && class != bus.ClassPath, strings.HasPrefix(words, kind+":"):
+		return words
+	case words == "":
+		return fmt.Sprintf("%s: score %s at sensitivity %g", kind, e.Detail["score"], storySensitivity)
+	}
+	return fmt.Sprintf("%s: score %s at sensitivity %g; %s", kind, e.Detail["score"], storySensitivity, words)
 }
 
 // begin begins an act.
