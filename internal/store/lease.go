@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/host"
 )
 
 // Lease lets one of several instances serve. The holder writes its record anew
@@ -23,6 +25,7 @@ import (
 // was stalled itself learns of its replacement at its next write; what it orders
 // until then must be fenced otherwise, or bounded by [Lease.Unsure].
 type Lease struct {
+	host  host.Host
 	kv    KV
 	key   string
 	owner string
@@ -39,7 +42,7 @@ func (l *Lease) Unsure() time.Duration {
 	if at == nil {
 		return math.MaxInt64
 	}
-	now := time.Now()
+	now := l.host.Now()
 	return max(now.Sub(*at), now.Round(0).Sub(at.Round(0)))
 }
 
@@ -62,8 +65,11 @@ type leaseRecord struct {
 }
 
 // NewLease names a lease: key in kv, to be held by owner.
-func NewLease(kv KV, key, owner string) *Lease {
-	return &Lease{kv: kv, key: key, owner: owner, run: rand.Text()}
+func NewLease(kv KV, key, owner string) *Lease { return NewLeaseOn(host.Real{}, kv, key, owner) }
+
+// NewLeaseOn is [NewLease] on the time of a host, which may be simulated.
+func NewLeaseOn(h host.Host, kv KV, key, owner string) *Lease {
+	return &Lease{host: h, kv: kv, key: key, owner: owner, run: rand.Text()}
 }
 
 // Acquire waits until the lease is held, or ctx ends. waiting is called once,
@@ -96,7 +102,7 @@ func (l *Lease) Acquire(ctx context.Context, waiting func(holder string)) error 
 		if err == nil {
 			return nil
 		}
-		if err := pause(ctx); err != nil {
+		if err := l.host.Sleep(ctx, LeaseBeat); err != nil {
 			return err
 		}
 	}
@@ -106,8 +112,8 @@ func (l *Lease) Acquire(ctx context.Context, waiting func(holder string)) error 
 // instance has it, with [ErrLeaseLost]. A store that does not answer is waited for.
 func (l *Lease) Hold(ctx context.Context) error {
 	for beat := uint64(1); ; beat++ {
-		if pause(ctx) != nil {
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseTimeout)
+		if l.host.Sleep(ctx, LeaseBeat) != nil {
+			last, cancel := l.host.WithTimeout(context.WithoutCancel(ctx), leaseTimeout)
 			defer cancel()
 			_, _ = l.write(last, l.rev, leaseRecord{Beat: beat}) // if it fails, the lease runs out
 			return nil
@@ -137,7 +143,7 @@ func (l *Lease) Hold(ctx context.Context) error {
 }
 
 func (l *Lease) read(ctx context.Context) (Entry, leaseRecord, error) {
-	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
+	ctx, cancel := l.host.WithTimeout(ctx, leaseTimeout)
 	defer cancel()
 	var rec leaseRecord
 	e, err := l.kv.Get(ctx, l.key)
@@ -148,13 +154,13 @@ func (l *Lease) read(ctx context.Context) (Entry, leaseRecord, error) {
 }
 
 func (l *Lease) write(ctx context.Context, rev uint64, rec leaseRecord) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
+	ctx, cancel := l.host.WithTimeout(ctx, leaseTimeout)
 	defer cancel()
 	b, err := cbor.Marshal(rec)
 	if err != nil {
 		return 0, err
 	}
-	sent := time.Now()
+	sent := l.host.Now()
 	if rev == 0 {
 		rev, err = l.kv.Create(ctx, l.key, b)
 	} else {
@@ -164,15 +170,4 @@ func (l *Lease) write(ctx context.Context, rev uint64, rec leaseRecord) (uint64,
 		l.sure.Store(&sent)
 	}
 	return rev, err
-}
-
-func pause(ctx context.Context) error {
-	t := time.NewTimer(LeaseBeat)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
