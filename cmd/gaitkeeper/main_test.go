@@ -86,6 +86,27 @@ func TestHome(t *testing.T) {
 	}
 }
 
+// Variables that set up this machine's server are not the demonstration's, which must
+// not come upon that one's data.
+func TestDemoLeavesTheServerAlone(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	data := filepath.Join(t.TempDir(), "server")
+	t.Setenv("GAITKEEPER_DATA", data)
+	t.Setenv("GAITKEEPER_ROTATE_EVERY", "1h")
+	// That an attack was not refused for its --rotate-every shows that none was taken.
+	status, _, errs := gaitkeeper(t.Context(), "demo", "--attack=inject", "--listen", taken.Addr().String())
+	if status != 1 || !strings.Contains(errs, "is in use") {
+		t.Errorf("%d %s", status, errs)
+	}
+	if _, err := os.Stat(data); !os.IsNotExist(err) {
+		t.Errorf("the server's data directory was opened (%v)", err)
+	}
+}
+
 func TestServerCannotBeReached(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("GAITKEEPER_TOKEN", "not-a-real-token")

@@ -14,7 +14,9 @@ import (
 	"github.com/gaitkeeper/gaitkeeper/internal/app"
 )
 
-// Config is what `gaitkeeper demo` can be told. Its tags are read by kong.
+// Config is what `gaitkeeper demo` can be told. Its tags are read by kong. Variables
+// that set up the server of this machine are not the demonstration's: it must not come
+// upon that one's data.
 type Config struct {
 	Attack  string `group:"attack" placeholder:"KIND" help:"What the attacker does: inject, replay, loop, swap, freeze, mitm, exfil, drift, throttle, flood or outsider. Default: inject; and none where --rotate-every, --duration or a bad media path is asked for."`
 	From    string `group:"attack" placeholder:"PLACE" help:"Where the attacker stands: aside (an address of his own), path (between device and service: his packets have the source's addresses), input (before the device). Default: by kind."`
@@ -23,10 +25,10 @@ type Config struct {
 	Plot string `group:"attack" type:"path" placeholder:"FILE.svg" help:"Draw the story: scores, packets, keys, and what happened when."`
 
 	Duration    time.Duration `placeholder:"TIME" help:"How long to send. Default: the whole input once."`
-	RotateEvery time.Duration `placeholder:"TIME" help:"Age at which the key is changed. Default: 5s without an attacker; with one, the key stays until he is noticed."`
+	RotateEvery time.Duration `env:"-" placeholder:"TIME" help:"Age at which the key is changed. Default: 5s without an attacker; with one, the key stays until he is noticed."`
 	Input       string        `placeholder:"FILE.ts" help:"MPEG-TS to send at its own pace, or any source that gaitkeeper device takes. Default: a clip of 160 s that the program carries."`
-	Listen      string        `default:"127.0.0.1:8080" placeholder:"ADDR" help:"Address that serves the decrypted stream."`
-	Data        string        `type:"path" placeholder:"DIR" help:"Directory to keep the run's data in. Default: a temporary one, removed at the end."`
+	Listen      string        `env:"-" default:"127.0.0.1:8080" placeholder:"ADDR" help:"Address that serves the decrypted stream."`
+	Data        string        `env:"-" type:"path" placeholder:"DIR" help:"Directory to keep the run's data in. Default: a temporary one, removed at the end."`
 
 	Loss    app.Percent   `group:"path" default:"0%" placeholder:"SHARE" help:"Share of packets that the media path drops, for example 2%."`
 	Delay   time.Duration `group:"path" placeholder:"TIME" help:"How long the media path delays packets."`
