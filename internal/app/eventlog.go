@@ -36,6 +36,9 @@ func levelOf(kind gk.EventKind) slog.Level {
 // the order of their names.
 func logEvent(log *slog.Logger, e gk.Event) {
 	level := levelOf(e.Kind)
+	if e.Kind == gk.EventRotationDone && e.Reason == gk.ReasonStart { // the session's start tells it
+		level = slog.LevelDebug
+	}
 	if !log.Enabled(context.Background(), level) {
 		return
 	}

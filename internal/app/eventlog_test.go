@@ -20,6 +20,7 @@ func TestEventsAreLogged(t *testing.T) {
 			`level=WARN msg=alert-opened stream=cam-1 epoch=2 evidence="two writers" id=cam-1.7`},
 		{gk.Event{Kind: gk.EventRotationDone, Stream: "cam-1", Epoch: 3, Reason: gk.ReasonProof, Took: 5 * time.Millisecond},
 			"level=INFO msg=rotation-done stream=cam-1 epoch=3 reason=proof took=5ms"},
+		{gk.Event{Kind: gk.EventRotationDone, Stream: "cam-1", Epoch: 1, Reason: gk.ReasonStart}, ""},
 		{gk.Event{Kind: "something-new", Device: "cam-1"}, "level=INFO msg=something-new device=cam-1"},
 		{gk.Event{Kind: gk.EventEpochArmed, Stream: "cam-1"}, ""},
 		{gk.Event{Kind: gk.EventKeyState, Stream: "cam-1"}, ""},
