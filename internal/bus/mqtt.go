@@ -48,11 +48,13 @@ type MQTTConfig struct {
 const (
 	mqttConnectTimeout = 5 * time.Second
 	mqttKeepAlive      = 5 * time.Second
+	closeMoment        = 100 * time.Millisecond
 	mqttReconnectMax   = time.Second // a stream without its broker cannot change keys: try often
 )
 
 type mqttCourier struct {
 	client  mqtt.Client
+	out     *outbox
 	refused func(error)
 	mu      sync.Mutex
 	subs    map[string]mqtt.MessageHandler
@@ -106,7 +108,7 @@ func DialMQTT(ctx context.Context, c MQTTConfig) (Courier, error) {
 	}
 	k.client, err = connect(ctx, o)
 	if err == nil {
-		return k, nil
+		return k.ready(), nil
 	}
 	if c.Patient && unreachable(err) {
 		if c.Lost != nil {
@@ -114,9 +116,14 @@ func DialMQTT(ctx context.Context, c MQTTConfig) (Courier, error) {
 		}
 		k.client = mqtt.NewClient(o.SetConnectRetry(true))
 		k.client.Connect()
-		return k, nil
+		return k.ready(), nil
 	}
 	return nil, explain(c, err)
+}
+
+func (k *mqttCourier) ready() *mqttCourier {
+	k.out = newOutbox(func(topic string, payload []byte) { k.client.Publish(topic, 0, false, payload) })
+	return k
 }
 
 func connect(ctx context.Context, o *mqtt.ClientOptions) (mqtt.Client, error) {
@@ -211,13 +218,12 @@ func (k *mqttCourier) resubscribe(client mqtt.Client) {
 }
 
 // Send implements [Courier] at QoS 0: acknowledgement and retry are the
-// protocol's own.
+// protocol's own. It waits for nothing.
 func (k *mqttCourier) Send(topic string, payload []byte) error {
 	if !k.client.IsConnectionOpen() {
 		return ErrNotConnected
 	}
-	k.client.Publish(topic, 0, false, payload)
-	return nil
+	return k.out.send(topic, payload)
 }
 
 // Listen implements [Courier]. A subscription that the broker refuses is an
@@ -251,4 +257,7 @@ func granted(t mqtt.Token, filter string) error {
 func (k *mqttCourier) Connected() bool { return k.client.IsConnectionOpen() }
 
 // Close implements [Courier]; it gives what was sent last a moment to leave.
-func (k *mqttCourier) Close() { k.client.Disconnect(100) }
+func (k *mqttCourier) Close() {
+	k.out.close(closeMoment)
+	k.client.Disconnect(uint(closeMoment.Milliseconds()))
+}
