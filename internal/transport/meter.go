@@ -29,7 +29,6 @@ const (
 type gauge struct {
 	meter  *feature.Meter
 	form   feature.Form
-	packet feature.Packet
 	last   int64 // arrival of the newest packet, ns since the service started
 	end    int64 // of the window in work; 0: it begins with the next packet
 	fresh  bool  // the window in work has a packet
@@ -90,19 +89,18 @@ func (s *Service) measure(ses *session, h media.Header, payload []byte) {
 		g.end = at + feature.Hop
 	}
 	g.last, g.fresh = at, true
-	p := &g.packet
-	p.At = at
-	p.Flags = 2<<6 | uint8(uint(h.Size-12)/4)&0x0f
-	if h.Padding {
-		p.Flags |= 0x20
-	}
+	flags := 2<<6 | uint8(uint(h.Size)/4-3)&0x0f
 	if h.Extension {
-		p.Flags = p.Flags&^0x0f | 0x10
+		flags = 2<<6 | 0x10
 	}
-	p.PayloadType, p.Marker, p.Seq, p.Timestamp, p.SSRC = h.PayloadType, h.Marker, h.Seq, h.Timestamp, h.SSRC
-	p.HeaderLen, p.Wire, p.Payload = h.Size, h.Size+len(payload), payload
-	g.meter.Observe(p)
-	p.Payload = nil
+	if h.Padding {
+		flags |= 0x20
+	}
+	g.meter.Observe(&feature.Packet{
+		At:        at,
+		Header:    feature.Header{Flags: flags, PayloadType: h.PayloadType, Marker: h.Marker, Seq: h.Seq, Timestamp: h.Timestamp, SSRC: h.SSRC},
+		HeaderLen: h.Size, Wire: h.Size + len(payload), Payload: payload,
+	})
 }
 
 // roll ends a session's window.
