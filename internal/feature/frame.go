@@ -62,7 +62,7 @@ func (m *Meter) endFrame(p *Packet) {
 	w.FramePackets += packets - m.framePackets
 	m.framePackets, m.frameBytes = packets, bytes
 	if m.runs != nil {
-		eligible, seen := m.runs.add(uint32(size), uint32(p.At/1e6))
+		eligible, seen := m.runs.add(uint32(size), p.At)
 		if eligible {
 			w.LoopFrames++
 		}

@@ -105,16 +105,96 @@ func (t Token) Reordering() bool {
 	return t.Family() == FamilyUnit && v>>24<<24 == unitPES && v>>8&0xf0 == 0xe0 && v&3 == 3
 }
 
-// Access reports that t is the start code, in TS, of what stands before a picture that a
-// receiver can begin with: parameter sets and sequence headers.
+// Access reports that t is the start code, in TS, of what a picture that a receiver can
+// begin with brings: parameter sets, messages, sequence headers, the picture itself.
 func (t Token) Access() bool {
+	if t.Family() == FamilySlice && t.Value() == 2<<24 { // an object of MPEG-4 Part 2
+		return true
+	}
 	u, ok := t.startCode()
 	if !ok {
 		return false
 	}
 	switch u {
-	case 0x67, 0x27, 0x47, 0x68, 0x28, 0x48, 0x40, 0x42, 0x44, 0xb3:
+	case 0x67, 0x27, 0x47, 0x68, 0x28, 0x48, 0x65, 0x25, 0x45, 0x06, // H.264: parameter sets, IDR, SEI
+		0x40, 0x42, 0x44, 0x4e, 0x20, 0x22, 0x24, 0x26, 0x2a, // H.265: parameter sets, SEI, IRAP; 0x28 above
+		0xb0, 0xb2, 0xb3, 0xb5, 0xb8: // MPEG-2, MPEG-4: sequence and group headers
 		return true
 	}
 	return false
+}
+
+// Filler reports that t is filler data: H.264 type 12, H.265 type 38, as payload of the
+// given form or as start code in TS. A rate control sends it where the picture needs less
+// than its rate.
+func (t Token) Filler(form Form) bool {
+	const filler264, filler265 = 12, 38
+	switch v := t.Value(); {
+	case form == TS:
+		u, ok := t.startCode()
+		return ok && (u&0x9f == filler264 || u == filler265<<1)
+	case t.Family() != FamilyUnit || v>>24 != 0:
+		return false
+	case form == H264:
+		return v&0x9f == filler264
+	case form == H265:
+		return v>>8&0x3f == filler265
+	}
+	return false
+}
+
+// Octet is the first octet of an opaque payload that t stands for.
+func (t Token) Octet() (b uint8, ok bool) {
+	return uint8(t.Value()), t.Family() == FamilyUnit && t.Value() < 1<<8
+}
+
+// Coded reports that t is a picture's coding type of MPEG-1 or MPEG-2.
+func (t Token) Coded() bool {
+	return t.Family() == FamilySlice && t.Value()>>24 == 2 && t.Value()&7 != 0
+}
+
+// Row reports that t is the start code of a slice of MPEG-1 or MPEG-2, if it is that
+// codec's: how many of the first stand near the front is the picture's doing. It reports
+// so of an intra picture as well, which a cut makes.
+func (t Token) Row() bool {
+	const long = 1 << 16
+	u, ok := t.startCode()
+	return ok && t.Value()&long == 0 && u >= 0x01 && u <= 0x04 || t.Coded() && t.Value()&7 == 1
+}
+
+// Plain reports that t is of MPEG-1, MPEG-2 or MPEG-4 Part 2: what begins a picture in TS
+// has no NAL units.
+func (t Token) Plain() bool {
+	u, ok := t.startCode()
+	return ok && u >= 0xb0 || t.Family() == FamilySlice && t.Value()>>24 == 2
+}
+
+// Clock reports that t is an adaptation field with nothing but the programme's clock, and
+// its PID.
+func (t Token) Clock() (pid uint16, ok bool) {
+	const pcr = 0x10
+	v := t.Value()
+	return uint16(v & tsNull), t.Family() == FamilyUnit && v>>24<<24 == unitAdapt && v>>16&0xff == pcr
+}
+
+// Table reports that t is a TS packet in which a table of a PID that the standard gives
+// away begins: programmes, conditional access, descriptions, network, services, events.
+func (t Token) Table() bool {
+	pid, start, ok := t.Carries()
+	return ok && start && pid <= lastTable
+}
+
+// Carries reports that t is a plain TS packet, neither empty, damaged nor scrambled: its
+// PID, and whether a unit starts in it.
+func (t Token) Carries() (pid uint16, start, ok bool) {
+	v := t.Value()
+	return uint16(v & tsNull), v>>16&1 == 1, t.Family() == FamilyUnit && v>>24<<24 == unitTS && v>>17&0x7f == 0
+}
+
+// WithKeys reports that t is a unit which comes with key pictures only: parameter sets and
+// messages. Streams and delimiters come with all.
+func (t Token) WithKeys() bool {
+	const delimiter265 = 35
+	kind := t.Value() & 0xffffff
+	return t.Family() == FamilyUnit && t.Value()>>24<<24 == unitRegular && kind != nalAUD && kind != delimiter265
 }

@@ -182,9 +182,9 @@ type runEntry struct {
 	ms   uint32 // arrival in milliseconds plus one; 0 is free
 }
 
-// add takes the size of one frame and reports whether it ends a run that can be
-// told from others, and whether that run was there before.
-func (l *runFinder) add(size uint32, ms uint32) (eligible, seen bool) {
+// add takes the size of one frame that ended at the time at, and reports whether it ends
+// a run that can be told from others, and whether that run was there before.
+func (l *runFinder) add(size uint32, at int64) (eligible, seen bool) {
 	n := l.frames
 	if size != l.ring[(n-1)%8] {
 		l.same = 0
@@ -204,6 +204,7 @@ func (l *runFinder) add(size uint32, ms uint32) (eligible, seen bool) {
 	if !varied(&run) {
 		return false, false
 	}
+	ms := uint32(at / 1e6)
 	e := &l.entries[uint32(h>>32)&(1<<runBits-1)]
 	seen = e.hash == uint32(h) && e.ms != 0 && ms+1-e.ms >= runLeastAge
 	*e = runEntry{uint32(h), ms + 1}

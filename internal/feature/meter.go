@@ -18,11 +18,12 @@ type Meter struct {
 	lastSeq   int64 // highest sequence number, extended
 	prevSeq   int64 // number of the packet before, extended; where steady it is lastSeq
 	lastTS    uint32
-	length    uint32 // of the packet before
-	mediaTime int64  // extended RTP timestamp of the last packet in order
-	mediaHigh int64  // its maximum
-	origin    int64  // delay of the first packet, µs
-	nearDelay int64  // see delay
+	length    uint32  // of the packet before
+	perByte   float64 // for that length
+	mediaTime int64   // extended RTP timestamp of the last packet in order
+	mediaHigh int64   // its maximum
+	origin    int64   // delay of the first packet, µs
+	nearDelay int64   // see delay
 
 	// The stream so far, and how far it was when the window, the run of packets of one
 	// length, the slot of the peak and the frame began. Packets that are late to their
@@ -61,7 +62,7 @@ func NewMeter(form Form) *Meter {
 // authenticated and accepted: no number comes twice, so that it remembers none. Of such
 // packets its windows equal those of [NewMeter].
 func NewLiveMeter(form Form) *Meter {
-	m := &Meter{form: form, tokens: newTokenTable()}
+	m := &Meter{form: form, perByte: perByte(0), tokens: newTokenTable()}
 	switch form {
 	case Hidden:
 		m.runs = new(runFinder)
@@ -86,7 +87,7 @@ func (m *Meter) clear() {
 }
 
 // Observe measures one packet. Its stages: aliens out; numbering (loss, order, a
-// number twice); arrival; size; frame; payload.
+// number twice); size; arrival; frame; payload.
 func (m *Meter) Observe(p *Packet) {
 	header := token(FamilyHeader, uint32(p.Flags)<<8|uint32(p.PayloadType))
 	if p.Alien {
@@ -104,10 +105,10 @@ func (m *Meter) Observe(p *Packet) {
 		return
 	}
 	consecutive := order == following
-	if m.started {
-		m.arrival(p.At, p.Wire)
-	}
 	m.size(p.At, uint32(p.Wire))
+	if m.started {
+		m.arrival(p.At)
+	}
 	if order != late {
 		m.frame(p, consecutive)
 	} else {

@@ -19,8 +19,8 @@ const (
 	tickGap  = 20e6 // ns
 )
 
-// arrival records the time since the packet before.
-func (m *Meter) arrival(at int64, wire int) {
+// arrival records the time since the packet before. The length of the packet is known.
+func (m *Meter) arrival(at int64) {
 	w := &m.w
 	gap := max(at-m.last, 0)
 	us := gap / 1000
@@ -30,15 +30,21 @@ func (m *Meter) arrival(at int64, wire int) {
 		w.MaxGap = uint64(gap)
 	}
 	w.IATs[logBucket(float64(us), 1, 0, IATBuckets)]++
-	// In sixteenths of a nanosecond. What is no whole number is in the bucket of the whole
-	// number below it: where buckets are narrower than 1, they are one.
-	w.PerByte[logBucket(float64(gap*16)/float64(max(wire, 1)), 2, 12, GapBuckets)]++
+	w.PerByte[logBucket(float64(gap*16)*m.perByte, 2, 12, GapBuckets)]++
 	if gap < tickGap {
 		t := &tickTable[uint64(at)*tickTurn>>56]
 		w.TickCos += int64(t[0])
 		w.TickSin += int64(t[1])
 		w.TickCount++
 	}
+}
+
+// perByte is what a time in sixteenths of a nanosecond is multiplied with to be one per
+// byte of packets of size bytes, and to be in the bucket of the exact quotient, to the
+// edge of which it may be equal: so it is 4 units of the last digit greater. The next
+// smaller quotient is further away than that, up to the last bucket.
+func perByte(size uint32) float64 {
+	return (1 + 0x1p-50) / float64(max(size, 1))
 }
 
 // logBucket is the bucket of v ≥ 0 in a log-spaced histogram with 1<<fraction buckets an
@@ -55,7 +61,7 @@ func logBucket(v float64, fraction, offset, buckets int) int {
 func (m *Meter) size(at int64, size uint32) {
 	if size != m.length {
 		m.endLength()
-		m.length = size
+		m.length, m.perByte = size, perByte(size)
 	}
 	if at-m.slotStart >= peakSlot {
 		m.endSlot()

@@ -276,7 +276,7 @@ func TestRunFinderEqualsNaive(t *testing.T) {
 		var l runFinder
 		seen := map[[runLength]uint32]int{}
 		for i, v := range sizes {
-			eligible, known := l.add(v, uint32(i*100))
+			eligible, known := l.add(v, int64(i)*100e6)
 			var run [runLength]uint32
 			wantEligible, wantKnown := false, false
 			if i+1 >= runLength {
