@@ -18,7 +18,19 @@ const (
 	absenceTimes = 4           // times the longest silence accuses
 	absenceHops  = fourSec     // but not less than this
 	absenceLeast = uint64(100) // nor fewer packets
+	// accessHops is for how long what key pictures bring must be missing: where they come
+	// at cuts, a scene without one makes a silence, for as long as the encoder lets a group
+	// of pictures be. Ten seconds are usual.
+	accessHops = 40 * hopsPerSecond
 )
+
+// leastHops is the shortest silence, in hops, that accuses.
+func (r *Rhythm) leastHops() int {
+	if r.Token.WithKeys() {
+		return accessHops
+	}
+	return absenceHops
+}
 
 // rhythms finds the words with a rhythm.
 func (l *vocabularyLearner) rhythms(packets []uint64) []Rhythm {
@@ -75,7 +87,7 @@ func (a *absence) Score(v *View) Evidence {
 		a.hops[i]++
 		a.packets[i] += v.Hop.Packets
 		times := min(
-			float64(a.hops[i])/float64(max(r.Hops, absenceHops/absenceTimes)),
+			float64(a.hops[i])/float64(max(r.Hops, r.leastHops()/absenceTimes)),
 			float64(a.packets[i])/float64(max(r.Packets, absenceLeast/absenceTimes)))
 		if times > e.Value {
 			e.Value, e.Score = times, times/absenceTimes

@@ -78,7 +78,7 @@ func Detectors(p *Profile) (accusing, advisory []Detector) {
 			newAbsence(p),
 			pacing{p},
 			newLoop(p),
-			&volume{p: p},
+			newVolume(p),
 			&drift{p: p, r: newRamp()},
 			&bottleneck{p: p, e: newEnvelope(2 * tenSec), edge: newEnvelope(tenSec)},
 			tick{p},

@@ -107,13 +107,13 @@ func TestNothingIsLearnedFromWhatAccuses(t *testing.T) {
 	}
 }
 
-// twoModes are the same encoder at full rate and at a twentieth of it.
+// twoModes are the same encoder with a rich film and with a picture that stands.
 func twoModes(t *testing.T) []Mode {
 	t.Helper()
 	var modes []Mode
-	for _, scale := range []float64{1, 0.05} {
+	for _, still := range []bool{false, true} {
 		p := play(3)
-		p.s.scale = scale
+		p.s.scale, p.s.still = 3, still
 		p.run(70)
 		modes = append(modes, Mode{Name: "m", Anchor: p.e.Settle()})
 	}
@@ -123,14 +123,15 @@ func twoModes(t *testing.T) []Mode {
 func TestModesAreChangedWithoutAlarm(t *testing.T) {
 	modes := twoModes(t)
 	p := play(7)
+	p.s.scale = 3
 	p.e = ResumeModes(modes, 0, Settings{})
 	p.run(60)
-	p.s.scale = 0.05
+	p.s.still = true
 	p.run(60)
 	if len(p.alarms) != 0 || p.e.now != 1 {
 		t.Errorf("to the second mode: %d alarms, mode %d, %+v", len(p.alarms), p.e.now, p.e.Modes())
 	}
-	p.s.scale = 1
+	p.s.still = false
 	p.run(60)
 	if len(p.alarms) != 0 || p.e.now != 0 {
 		t.Errorf("and back: %d alarms, mode %d, %+v", len(p.alarms), p.e.now, p.e.Modes())
@@ -141,9 +142,10 @@ func TestModesAreChangedWithoutAlarm(t *testing.T) {
 		t.Errorf("another encoder: %+v", p.alarms)
 	}
 	one := play(7)
+	one.s.scale = 3
 	one.e = Resume(modes[0].Anchor, Settings{})
 	one.run(60)
-	one.s.scale = 0.05
+	one.s.still = true
 	one.run(60)
 	if len(one.alarms) == 0 {
 		t.Error("without the second mode there is no alarm either: the test shows nothing")
@@ -154,12 +156,13 @@ func TestModesAreChangedWithoutAlarm(t *testing.T) {
 // to stay there.
 func TestModesAreNoRefuge(t *testing.T) {
 	p := play(7)
+	p.s.scale = 3
 	p.e = ResumeModes(twoModes(t), 1, Settings{})
-	p.s.scale = 0.05
+	p.s.still = true
 	p.run(40)
 	changes, last, since := 0, p.e.now, 0
 	for i := range 120 { // seconds
-		p.s.scale = []float64{1, 0.05}[i/8%2]
+		p.s.still = i/8%2 == 1
 		p.run(1)
 		if since++; p.e.now != last {
 			if changes > 0 && since < modeDwell/hopsPerSecond {
@@ -177,6 +180,7 @@ func TestModesAreNoRefuge(t *testing.T) {
 func TestModesShareWords(t *testing.T) {
 	modes := twoModes(t)
 	p := play(7)
+	p.s.scale = 3
 	p.s.sps = 0x4d
 	p.run(70)
 	modes = append(modes, Mode{Anchor: p.e.Settle()})

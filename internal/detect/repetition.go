@@ -34,7 +34,7 @@ func repeatShare(w *feature.Window) float64 {
 // for those that are too plain to tell.
 const (
 	loopFloor   = 0.4
-	repeatFloor = 0.7
+	repeatFloor = 0.65
 	// loopSilence is from where on, in ns, a silence leaves too little of 4 s to tell.
 	loopSilence = 2e9
 	// Where rows of a picture are coded apart from each other, more comes again.
@@ -46,15 +46,26 @@ const (
 type loop struct {
 	p          *Profile
 	restarting bool // the codec
+	past       [fourSec][2]float64
+	next       int
 }
 
-func newLoop(p *Profile) loop { return loop{p, p.restarting()} }
+func newLoop(p *Profile) *loop { return &loop{p: p, restarting: p.restarting()} }
 
-func (l loop) Name() string { return "loop" }
+func (*loop) Name() string { return "loop" }
 
-func (l loop) Score(v *View) Evidence {
+func (l *loop) Score(v *View) Evidence {
 	e := Evidence{Kind: "loop", Class: Source}
 	sizes, payloads := loopShare(&v.S4), repeatShare(&v.S4)
+	if v.S4.MaxGap > loopSilence {
+		payloads = 0
+	}
+	// The four seconds before must have repeated as well: a picture that moves in a
+	// circle comes back to where it was for some seconds, a recording goes on.
+	before := l.past[l.next]
+	l.past[l.next] = [2]float64{sizes, payloads}
+	l.next = (l.next + 1) % fourSec
+	sizes, payloads = min(sizes, before[0]), min(payloads, before[1])
 	sizeLimit := max(loopFloor, min(0.95, 2*l.p.LoopMax))
 	payloadLimit := max(repeatFloor, min(0.95, 2*l.p.RepeatMax))
 	if l.restarting {
@@ -63,7 +74,7 @@ func (l loop) Score(v *View) Evidence {
 	if l.p.LoopMax > 0.6 { // the source repeats its sizes by itself
 		sizes = 0
 	}
-	if l.p.RepeatMax > 0.6 || v.S4.MaxGap > loopSilence {
+	if l.p.RepeatMax > 0.6 {
 		payloads = 0
 	}
 	// Where payloads can be seen, sizes that come again without them are chance, or a
@@ -78,7 +89,7 @@ func (l loop) Score(v *View) Evidence {
 		what = "payloads"
 	}
 	if e.Score >= said {
-		e.Text = fmt.Sprintf("%.0f %% of %s in 4 s were sent before (limit %.0f %%)", 100*e.Value, what, 100*e.Limit)
+		e.Text = fmt.Sprintf("%.0f %% of %s in 8 s were sent before (limit %.0f %%)", 100*e.Value, what, 100*e.Limit)
 	}
 	return e
 }

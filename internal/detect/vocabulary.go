@@ -22,6 +22,7 @@ const vocabularyRoom = 4096
 type Vocabulary struct {
 	Words    []Word // by token
 	Families [feature.Families]FamilyLimit
+	Form     feature.Form
 	Quantum  int  // greatest common step of the RTP timestamp in ticks, 0 if there is none
 	Partial  bool // of packets that were cut
 }
@@ -51,8 +52,12 @@ func (y *Vocabulary) Has(t feature.Token) bool {
 		return true
 	case t.Disposable():
 		return y.says(feature.FamilyUnit, feature.Token.Reordering)
-	case y.Partial && t.Access(): // one TS packet of seven shows, and with the others these do not
-		return !y.says(feature.FamilySlice, feature.Token.Access)
+	case t.Filler(y.Form):
+		return true
+	case y.Form == feature.Opaque && t.Family() == feature.FamilyUnit:
+		return y.flagsOf(t)
+	case y.Form == feature.TS && y.phased(t):
+		return true
 	case t.Varied(): // a burst brings together what came apart
 		return y.Families[t.Family()].Known >= variedKnown
 	}
@@ -60,6 +65,55 @@ func (y *Vocabulary) Has(t feature.Token) bool {
 		return false
 	}
 	return onQuantum(t.Step(), y.Quantum) || y.sumOfSteps(t.Step())
+}
+
+// phased reports whether a TS that says t may have said it all the time: where a receiver
+// sees one TS packet of seven, the phase of the multiplexer's cycle decides which, and how
+// much room their headers leave for the beginning of a key picture; a baseline without a
+// key picture does not know how they begin; and a picture of MPEG-2 shows as many of its
+// rows as are small.
+func (y *Vocabulary) phased(t feature.Token) bool {
+	switch {
+	case t.Access() && t.Plain() != y.says(feature.FamilySlice, feature.Token.Plain):
+		return false // of another codec
+	case t.Access():
+		return y.Partial || !y.says(feature.FamilySlice, feature.Token.Access)
+	case t.Row():
+		return y.says(feature.FamilySlice, feature.Token.Coded)
+	case !y.Partial:
+		return false
+	case t.Table():
+		return true
+	}
+	pid, ok := t.Clock()
+	if !ok {
+		pid, _, ok = t.Carries()
+	}
+	return ok && y.says(feature.FamilyUnit, func(have feature.Token) bool {
+		p, _, carries := have.Carries()
+		return carries && p == pid
+	})
+}
+
+// flagsOf reports whether the first octet of an opaque payload is a combination of bits
+// that the baseline showed one by one. In the formats of RTP it holds flags (RFC 7741
+// section 4.2, RFC 9628 section 4.2, RFC 4629 section 5.1), of which the picture decides:
+// first and last packet of a frame, key picture. A baseline of nothing but zeros is of
+// whole pictures that begin with a start code (RFC 6416 section 5.1): the others' octets
+// are the picture.
+func (y *Vocabulary) flagsOf(t feature.Token) bool {
+	b, ok := t.Octet()
+	if !ok {
+		return false
+	}
+	var zero, one uint8 // bits that were so
+	for _, w := range y.family(feature.FamilyUnit) {
+		if have, ok := w.Token.Octet(); ok {
+			zero |= ^have
+			one |= have
+		}
+	}
+	return zero == 0xff && one == 0 || b&^one == 0 && ^b&^zero == 0
 }
 
 // says reports whether the source used a word of a family that is so.
@@ -179,6 +233,7 @@ func (l *vocabularyLearner) finish() Vocabulary {
 		y.Words = append(y.Words, *w)
 	}
 	slices.SortFunc(y.Words, func(a, b Word) int { return cmp.Compare(a.Token, b.Token) })
+	y.Form = l.form
 	y.Quantum, y.Partial = l.quantum(), l.partial && l.form == feature.TS
 	half := uint32(len(l.perHop) / 2)
 	late := map[feature.Token]bool{}

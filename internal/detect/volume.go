@@ -15,7 +15,10 @@ type volume struct {
 	p      *Profile
 	recent [volumeRecent]float64 // values of the last hops over 1 s
 	next   int
+	still  stillness
 }
+
+func newVolume(p *Profile) *volume { return &volume{p: p, still: newStillness(p)} }
 
 const (
 	// volumeRanges is by how many ranges of the baseline (at least an octave) the
@@ -25,9 +28,11 @@ const (
 	// volumeFall is by how many octaves it must be below the least second of the baseline
 	// as well: a scene may go on for longer than the quiet moments of the baseline did.
 	// Where a rate control held the volume (robust deviation over 4 s below volumeHeld),
-	// the baseline hides how little its pictures needed, and volumeFallHeld holds.
-	volumeFall, volumeFallHeld = 2.0, 3.5
-	volumeHeld                 = 0.05
+	// the baseline hides how little its pictures needed, and volumeFallHeld holds. In a TS
+	// the least picture takes 188 bytes; elsewhere it takes some tens, and what is still
+	// above them may be a simple scene: volumeFallBare.
+	volumeFall, volumeFallHeld, volumeFallBare = 2.0, 3.5, 4.5
+	volumeHeld                                 = 0.05
 	// volumeMedia is how near the media clock must be to its rate in the baseline,
 	// volumeLoss how many packets at most may be missing, and volumeGap how long at
 	// most, in ns, nothing may arrive.
@@ -47,10 +52,13 @@ func (d *volume) Score(v *View) Evidence {
 		least, seconds, rate = quick, volumeRecent*0.25+0.75, v.V1[feature.ByteRate]
 	}
 	e.Value = least
+	if d.still.add(&v.Hop); !d.still.still() {
+		return e // a simple scene
+	}
 	e.Score = e.Value / e.Limit
 	if e.Score >= said {
-		e.Text = fmt.Sprintf("volume is %.0f kbit/s, for %.1f s below the least of the baseline by %.1f of its ranges, while its clock goes on",
-			8*math.Exp2(rate)/1000, seconds, e.Value)
+		e.Text = fmt.Sprintf("volume is %.0f kbit/s, for %.1f s below the least of the baseline by %.1f of its ranges, while its clock goes on, %.1f octaves below its least second",
+			8*math.Exp2(rate)/1000, seconds, e.Value, d.p.Seconds[feature.ByteRate].Min-rate)
 	}
 	return e
 }
@@ -71,7 +79,10 @@ func (d *volume) below(w *feature.Window, x *feature.Vector, ok bool, baseline *
 
 // fall is by how many octaves the volume must be below every second of the baseline.
 func (d *volume) fall() float64 {
-	if d.p.Fours[feature.ByteRate].MAD < volumeHeld {
+	switch {
+	case d.p.Form != feature.TS:
+		return volumeFallBare
+	case d.p.Fours[feature.ByteRate].MAD < volumeHeld:
 		return volumeFallHeld
 	}
 	return volumeFall

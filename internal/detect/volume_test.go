@@ -37,8 +37,8 @@ func TestDriftMustGoOn(t *testing.T) {
 
 func TestFallOfAHeldVolume(t *testing.T) {
 	base := Spread{Median: 14.7, Min: 14.3, Max: 14.9}
-	score := func(mad, rate float64) float64 {
-		p := &Profile{Hops: matureHops}
+	score := func(form feature.Form, mad, rate float64) float64 {
+		p := &Profile{Hops: matureHops, Form: form}
 		p.Fours[feature.ByteRate], p.Seconds[feature.ByteRate] = base, Spread{Min: 13.3, Max: 15.3}
 		p.Fours[feature.ByteRate].MAD = mad
 		p.Fours[feature.MediaRate].Median = 1
@@ -47,16 +47,19 @@ func TestFallOfAHeldVolume(t *testing.T) {
 		return (&volume{p: p}).below(&feature.Window{}, &x, true, &p.Fours) / volumeRanges
 	}
 	for _, c := range []struct {
+		form      feature.Form
 		mad, rate float64
 		alarm     bool
 	}{
-		{0.1, 10.7, true},   // a picture that had its own volume
-		{0.03, 10.7, false}, // what a rate control held says less
-		{0.03, 9.5, true},
-		{0.1, 11.6, false}, // not below the baseline's quiet seconds by much
+		{feature.TS, 0.1, 10.7, true},   // a picture that had its own volume
+		{feature.TS, 0.03, 10.7, false}, // what a rate control held says less
+		{feature.TS, 0.03, 9.5, true},
+		{feature.TS, 0.1, 11.6, false},  // not below the baseline's quiet seconds by much
+		{feature.H264, 0.1, 9.5, false}, // least pictures are smaller without TS
+		{feature.H264, 0.1, 8.2, true},
 	} {
-		if s := score(c.mad, c.rate); s >= 1 != c.alarm {
-			t.Errorf("deviation %g, %g octaves: score %.2f", c.mad, c.rate, s)
+		if s := score(c.form, c.mad, c.rate); s >= 1 != c.alarm {
+			t.Errorf("%s, deviation %g, %g octaves: score %.2f", c.form, c.mad, c.rate, s)
 		}
 	}
 }
@@ -96,5 +99,123 @@ func TestQuietBaselineDoesNotKnow(t *testing.T) {
 	video.Count = 9
 	if y := learn(feature.TS, true, start, video); y.Families[feature.FamilySlice].Limit == 0 {
 		t.Error("beginnings that showed do not accuse")
+	}
+}
+
+// Pictures that say only that nothing changed are alike to a few bytes; key pictures stand
+// between them.
+func TestStillness(t *testing.T) {
+	still := func(hop func(i int) (frames, bytes, squares uint64)) bool {
+		s := newStillness(&Profile{Form: feature.H264, Cap: 1400})
+		for i := range stillHops {
+			w := &feature.Window{}
+			w.Frames, w.FrameBytes, w.FrameSq = hop(i)
+			s.add(w)
+		}
+		return s.still()
+	}
+	alike := func(size uint64) (uint64, uint64, uint64) { return 6, 6 * size, 6 * size * size }
+	for name, c := range map[string]struct {
+		hop  func(i int) (frames, bytes, squares uint64)
+		want bool
+	}{
+		"all alike": {func(int) (uint64, uint64, uint64) { return alike(37) }, true},
+		"key pictures between": {func(i int) (uint64, uint64, uint64) {
+			if i%4 == 0 {
+				return 6, 5*37 + 9000, 5*37*37 + 9000*9000
+			}
+			return alike(37)
+		}, true},
+		"sizes that wander": {func(i int) (uint64, uint64, uint64) { return alike(60 + uint64(i%5)*12) }, false},
+		"sizes that differ": {func(int) (uint64, uint64, uint64) { return 6, 6 * 60, 3*50*50 + 3*70*70 }, false},
+		"full packets":      {func(int) (uint64, uint64, uint64) { return alike(1400) }, false},
+		"silence":           {func(int) (uint64, uint64, uint64) { return 0, 0, 0 }, false},
+	} {
+		if got := still(c.hop); got != c.want {
+			t.Errorf("%s: still %v", name, got)
+		}
+	}
+}
+
+// A TS at its floor has a packet a picture.
+func TestStillnessOfTS(t *testing.T) {
+	const video, starts, goes = 1<<28 | 6<<24 | 0x60<<13 | 0x100, 1<<28 | 1<<24 | 1<<16 | 0x100, 1<<28 | 1<<24 | 0x100
+	p := &Profile{Form: feature.TS, Vocabulary: Vocabulary{Words: []Word{{Token: video}}}}
+	still := func(tokens ...feature.Token) bool {
+		s := newStillness(p)
+		for range stillHops {
+			w := &feature.Window{}
+			for _, tok := range tokens {
+				w.Tokens.Put(feature.TokenCount{Token: tok, Count: 1})
+			}
+			s.add(w)
+		}
+		return s.still()
+	}
+	if !still(starts) || still(starts, goes) || still() || still(starts+1) {
+		t.Error("a packet a picture, two a picture, none, another stream's:", still(starts), still(starts, goes), still(), still(starts+1))
+	}
+}
+
+// What the picture decides is no news.
+func TestPictureWordsAreNoNews(t *testing.T) {
+	vocabulary := func(form feature.Form, partial bool, words ...feature.Token) *Vocabulary {
+		l := newVocabularyLearner(form)
+		for range 40 {
+			w := &feature.Window{}
+			if partial {
+				w.CutPackets = 1
+			}
+			for _, tok := range words {
+				w.Tokens.Put(feature.TokenCount{Token: tok, Count: 3})
+			}
+			l.add(w, 0)
+		}
+		y := l.finish()
+		return &y
+	}
+	const unit, slice = feature.Token(1 << 28), feature.Token(2 << 28)
+	const packet, begins, code, adapts = unit | 1<<24, unit | 1<<24 | 1<<16, slice | 1<<24, unit | 2<<24
+	vp9 := vocabulary(feature.Opaque, false, unit|0x80, unit|0x88, unit|0xc4, unit|0xc8)
+	quiet := vocabulary(feature.Opaque, false, unit)
+	avc := vocabulary(feature.H264, false, unit|0x41, unit|0x65)
+	hevc := vocabulary(feature.H265, false, unit|1<<8|1)
+	mpeg4 := vocabulary(feature.TS, true, begins|0x100, code|1<<16|0xb6)
+	mpeg2 := vocabulary(feature.TS, false, packet|0x100, code|0xb3, slice|2<<24|2)
+	h264 := vocabulary(feature.TS, true, begins|0x100, code|1<<16|0x09, code|1<<16|0x41)
+	for _, c := range []struct {
+		what  string
+		y     *Vocabulary
+		t     feature.Token
+		known bool
+	}{
+		{"VP9: a key picture in one packet", vp9, unit | 0x8c, true},
+		{"VP9: a bit that was never set", vp9, unit | 0x8d, false},
+		{"VP9: a bit that was always set", vp9, unit | 0x08, false},
+		{"whole pictures, then a part of one", quiet, unit | 0xa7, true},
+		{"H.264: filler", avc, unit | 0x0c, true},
+		{"H.264: another unit", avc, unit | 0x0b, false},
+		{"H.265: filler", hevc, unit | 38<<8 | 1, true},
+		{"MPEG-4: a key picture's headers", mpeg4, code | 0xb0, true},
+		{"MPEG-4: its object", mpeg4, slice | 2<<24, true},
+		{"MPEG-4: a parameter set of H.264", mpeg4, code | 0x67, false},
+		{"the table of programmes", mpeg4, begins, true},
+		{"a known PID that goes on", mpeg4, packet | 0x100, true},
+		{"its clock", mpeg4, adapts | 0x10<<16 | 0x100, true},
+		{"private data", mpeg4, adapts | 2<<16 | 0x100, false},
+		{"another PID", mpeg4, begins | 0x101, false},
+		{"another PID's clock", mpeg4, adapts | 0x10<<16 | 0x101, false},
+		{"MPEG-2: a small picture's second row", mpeg2, code | 2, true},
+		{"MPEG-2: an intra picture", mpeg2, slice | 2<<24 | 1, true},
+		{"MPEG-2: a picture between two", mpeg2, slice | 2<<24 | 3, false},
+		{"MPEG-2: a delimiter of H.264", mpeg2, code | 0x09, false},
+		{"MPEG-2 whole: a table", mpeg2, begins, false},
+		{"H.264 cut: a key picture", h264, code | 1<<16 | 0x65, true},
+		{"H.264 cut: filler", h264, code | 0x0c, true},
+		{"H.264: a sequence of MPEG-2", h264, code | 0xb3, false},
+	} {
+		if got := c.y.Has(c.t); got != c.known {
+			t.Errorf("%s (%v): known %v", c.what, c.t, got)
+		}
 	}
 }

@@ -1,0 +1,105 @@
+package detect
+
+import (
+	"math"
+	"slices"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
+)
+
+// stillness tells a picture that does not change at all from one that is only simple.
+// Where nothing changes, a predicted picture says only that: all have the codec's least
+// size, to a few bytes, whatever the film was. Where anything moves, and under any camera's
+// noise, their sizes differ by more.
+type stillness struct {
+	form  feature.Form
+	video []uint16 // PIDs, of TS
+	limit float64  // bytes a picture: more is no floor
+	hops  [stillHops]stillHop
+	next  int
+}
+
+// stillHop is what one hop shows.
+type stillHop struct {
+	mean, deviation float64 // of picture sizes; 0 where no picture ended
+	starts, goes    float64 // TS: occasions of packets that begin a picture, and of those that go on
+}
+
+const (
+	stillHops = 10 // 2.5 s
+	// Of at least stillSeen hops with pictures, stillShare must be alike: key pictures
+	// stand between them.
+	stillSeen  = 6
+	stillShare = 0.5
+	// Alike are sizes that differ by at most stillBytes, or by stillPart of them.
+	stillBytes = 2.5
+	stillPart  = 0.035
+	// A TS hides the sizes of pictures, but the least picture needs one TS packet: of
+	// those that are seen, at least stillStarts begin one, and for a key picture now and
+	// then at most stillGoes of them go on.
+	stillStarts = 4
+	stillGoes   = 1.0 / 3
+)
+
+func newStillness(p *Profile) stillness {
+	s := stillness{form: p.Form, limit: float64(p.Cap) / 2}
+	for _, w := range p.Vocabulary.family(feature.FamilyUnit) {
+		if pid, ok := w.Token.VideoStart(); ok {
+			s.video = append(s.video, pid)
+		}
+	}
+	return s
+}
+
+func (s *stillness) add(w *feature.Window) {
+	h := &s.hops[s.next]
+	s.next = (s.next + 1) % stillHops
+	*h = stillHop{}
+	if s.form == feature.TS {
+		for _, c := range w.Tokens.All() {
+			if pid, start, ok := c.Token.Carries(); ok && slices.Contains(s.video, pid) {
+				if start {
+					h.starts += float64(c.Count)
+				} else {
+					h.goes += float64(c.Count)
+				}
+			}
+		}
+		return
+	}
+	if n := float64(w.Frames); n > 0 {
+		h.mean = float64(w.FrameBytes) / n
+		h.deviation = math.Sqrt(math.Max(0, float64(w.FrameSq)/n-h.mean*h.mean))
+	}
+}
+
+// still reports whether nothing changed in the picture for 2.5 s.
+func (s *stillness) still() bool {
+	if s.form == feature.TS {
+		starts, goes := 0.0, 0.0
+		for _, h := range s.hops {
+			starts += h.starts
+			goes += h.goes
+		}
+		return starts >= stillStarts && goes <= stillGoes*starts
+	}
+	means := make([]float64, 0, stillHops)
+	for _, h := range s.hops {
+		if h.mean > 0 {
+			means = append(means, h.mean)
+		}
+	}
+	if len(means) < stillSeen {
+		return false
+	}
+	slices.Sort(means)
+	floor := means[(len(means)-1)/2] // key pictures are above
+	tolerance := math.Max(stillBytes, stillPart*floor)
+	alike := 0
+	for _, h := range s.hops {
+		if h.mean > 0 && math.Abs(h.mean-floor) <= tolerance && h.deviation <= tolerance {
+			alike++
+		}
+	}
+	return floor <= s.limit && float64(alike) >= stillShare*float64(len(means))
+}
