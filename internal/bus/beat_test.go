@@ -2,7 +2,10 @@ package bus
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/host"
 )
 
 func TestNewer(t *testing.T) {
@@ -16,4 +19,13 @@ func TestNewer(t *testing.T) {
 			t.Errorf("beat %d after %d: want %v", row.beat, row.last, row.newer)
 		}
 	}
+}
+
+// A clock that is behind the software's age is not taken to judge certificates by.
+func TestMQTTCertificatesAreJudgedByTheProgramsAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // begins in the year 2000
+		if at := (MQTTConfig{}).tls("broker.example").Time(); at.Before(host.Earliest) {
+			t.Errorf("judged by %v", at)
+		}
+	})
 }

@@ -13,6 +13,8 @@ import (
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/host"
 )
 
 // ErrBroker is wrapped by the errors of [DialMQTT].
@@ -63,7 +65,7 @@ type mqttCourier struct {
 // DialMQTT connects to a broker with MQTT 3.1.1 over TLS. It fails when the
 // first connection cannot be made; later ones are retried for ever.
 func DialMQTT(ctx context.Context, c MQTTConfig) (Courier, error) {
-	host, _, err := net.SplitHostPort(c.Address)
+	name, _, err := net.SplitHostPort(c.Address)
 	if err != nil {
 		return nil, fmt.Errorf("%w: address %q is not host:port: %v", ErrBroker, c.Address, err)
 	}
@@ -104,7 +106,7 @@ func DialMQTT(ctx context.Context, c MQTTConfig) (Courier, error) {
 		o.AddBroker("tcp://" + c.Address)
 	} else {
 		o.AddBroker("ssl://" + c.Address)
-		o.SetTLSConfig(c.tls(host))
+		o.SetTLSConfig(c.tls(name))
 	}
 	k.client, err = connect(ctx, o)
 	if err == nil {
@@ -149,10 +151,10 @@ func (c MQTTConfig) password() (string, error) {
 	return ReadSecretLine("mqtt-password-file", c.PasswordFile)
 }
 
-func (c MQTTConfig) tls(host string) *tls.Config {
-	t := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: c.CA, ServerName: c.ServerName}
+func (c MQTTConfig) tls(name string) *tls.Config {
+	t := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: c.CA, ServerName: c.ServerName, Time: host.CertTime}
 	if t.ServerName == "" {
-		t.ServerName = host
+		t.ServerName = name
 	}
 	if c.TLS12 {
 		t.MinVersion = tls.VersionTLS12

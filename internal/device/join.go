@@ -19,6 +19,7 @@ import (
 
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/host"
 )
 
 const (
@@ -160,9 +161,9 @@ func (w wrongCA) Error() string { return w.err.Error() }
 // pinned trusts no CA of this machine, only the one whose fingerprint the token
 // has. The server must send that CA's certificate along with its own.
 func pinned(t gkrp.JoinToken) *tls.Config {
-	host, _, err := net.SplitHostPort(t.Address)
+	name, _, err := net.SplitHostPort(t.Address)
 	if err != nil {
-		host = t.Address
+		name = t.Address
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -185,7 +186,7 @@ func pinned(t gkrp.JoinToken) *tls.Config {
 				last := sha256.Sum256(chain[len(chain)-1].Raw)
 				return wrongCA{fmt.Errorf("the server's CA fingerprint is %s, the token names %s", fingerprint(last), fingerprint(t.CAFingerprint))}
 			}
-			if _, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, DNSName: host}); err != nil {
+			if _, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, DNSName: name, CurrentTime: host.CertTime()}); err != nil {
 				return wrongCA{fmt.Errorf("the server's certificate does not hold: %w", err)}
 			}
 			return nil

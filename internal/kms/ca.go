@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/host"
 	"github.com/gaitkeeper/gaitkeeper/internal/keyring"
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
 )
@@ -41,9 +42,9 @@ const (
 )
 
 // validFrom is where every certificate begins. Encoders start with clocks that
-// are years behind and take their software's build time instead; a beginning
-// before every build is valid to them all, and protects nothing if later.
-var validFrom = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
+// are years behind and take their software's build time instead ([host.CertTime]); a
+// beginning before every build is valid to them all, and protects nothing if later.
+var validFrom = host.Earliest
 
 // authority is the site's certificate authority, ECDSA P-256: all TLS stacks
 // that players and browsers bring can verify it. Its private key is in memory
