@@ -6,10 +6,13 @@ import (
 )
 
 // Header holds the RTP header fields that behaviour is measured on (RFC 3550 §5.1).
+//
+// Marker stands between two octets that are written one by one and read as one word: side
+// by side, the processor would wait until both have left its store buffer.
 type Header struct {
 	Flags       uint8 // first octet: version, padding, extension, CSRC count
-	PayloadType uint8 // 0..127
 	Marker      bool
+	PayloadType uint8 // 0..127
 	Seq         uint16
 	Timestamp   uint32 // media clock, 90 kHz for video and MPEG-TS
 	SSRC        uint32
