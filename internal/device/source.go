@@ -118,7 +118,7 @@ func OpenSource(spec string, o SourceOptions) (Source, error) {
 	case "udp", "rtp":
 		u, err := url.Parse(spec)
 		if err != nil {
-			return nil, fmt.Errorf("source %q: %w", spec, err)
+			return nil, fmt.Errorf("source %s", hideCredentials(err.Error()))
 		}
 		if scheme == "udp" {
 			return openUDP(u, o)
@@ -127,7 +127,7 @@ func OpenSource(spec string, o SourceOptions) (Source, error) {
 	case "srt", "rtsp", "rtsps", "rist":
 		return newHelperSource(scheme, spec, o.Log)
 	}
-	return nil, fmt.Errorf("source %q: %q is no kind of source: use udp://, rtp://, srt://, rtsp://, rist://, file:, exec: or -", spec, scheme)
+	return nil, fmt.Errorf("source %q: %q is no kind of source: use udp://, rtp://, srt://, rtsp://, rist://, file:, exec: or -", hideCredentials(spec), scheme)
 }
 
 // clock90k gives d in the 90 kHz units of MPEG-TS in RTP (RFC 2250 §2).

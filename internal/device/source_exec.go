@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,8 @@ const (
 // delivered is started again; one that ends well ends the source.
 type execSource struct {
 	command string
+	name    string // of the command, for people: it may hold a password, this does not
+	hide    func(text string) string
 	log     *slog.Logger
 
 	run *running // nil between runs
@@ -60,7 +63,9 @@ func newExecSource(command string, log *slog.Logger) (Source, error) {
 	if strings.TrimSpace(command) == "" {
 		return nil, errors.New("source exec: names no command: write exec:'ffmpeg … -f mpegts -'")
 	}
-	return &execSource{command: command, log: log, wait: restartFirst}, nil
+	return &execSource{
+		command: command, name: strings.Fields(command)[0], hide: hideCredentials, log: log, wait: restartFirst,
+	}, nil
 }
 
 // newHelperSource receives what needs a program of its own.
@@ -77,7 +82,7 @@ func newHelperSource(scheme, spec string, log *slog.Logger) (Source, error) {
 		args = []string{"-nostdin", "-loglevel", "error", "-rtsp_transport", "tcp", "-i", spec, "-c", "copy", "-f", "mpegts", "-"}
 	}
 	if u, err := url.Parse(spec); err != nil || u.Host == "" {
-		return nil, fmt.Errorf("source %q names no host: write %s://HOST:PORT", spec, scheme)
+		return nil, fmt.Errorf("source %s: names no host: write %s://HOST:PORT", scheme, scheme)
 	}
 	if _, err := exec.LookPath(program); err != nil {
 		return nil, fmt.Errorf("source %s:// needs %s, which is not installed: apt install %s", scheme, program, debian)
@@ -86,7 +91,26 @@ func newHelperSource(scheme, spec string, log *slog.Logger) (Source, error) {
 	for _, a := range args {
 		words = append(words, "'"+strings.ReplaceAll(a, "'", `'\''`)+"'")
 	}
-	return newExecSource("exec "+strings.Join(words, " "), log)
+	s, err := newExecSource("exec "+strings.Join(words, " "), log)
+	if x, ok := s.(*execSource); ok {
+		x.name = program
+		x.hide = func(text string) string { return hideCredentials(strings.ReplaceAll(text, spec, scheme+"://…")) }
+	}
+	return s, err
+}
+
+// credentials are what a URL may have of them: before the host, and among the
+// parameters of SRT and RIST.
+var credentials = regexp.MustCompile(`://[^/\s'"@]*@|(?i:(passphrase|password|passwd|pass|secret|token|key|streamid|username)=)[^&\s'"]*`)
+
+// hideCredentials keeps passwords out of what a helper said, and so of logs and errors.
+func hideCredentials(text string) string {
+	return credentials.ReplaceAllStringFunc(text, func(found string) string {
+		if name, _, ok := strings.Cut(found, "="); ok && !strings.HasPrefix(found, "://") {
+			return name + "=…"
+		}
+		return "://…@"
+	})
 }
 
 func (s *execSource) start() error {
@@ -101,7 +125,7 @@ func (s *execSource) start() error {
 		return fmt.Errorf("source exec: %w", err)
 	}
 	if err := r.cmd.Start(); err != nil {
-		return fmt.Errorf("source exec: cannot start %q: %w", s.command, err)
+		return fmt.Errorf("source exec: cannot start %q: %w", s.name, err)
 	}
 	r.out = newPump(out, nil)
 	s.run = r
@@ -144,7 +168,8 @@ func (s *execSource) ended(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	said := r.stderr.String()
+	said := s.hide(r.stderr.String())
+	stderr := said
 	if said != "" {
 		said = "; it said: " + said
 	}
@@ -153,14 +178,14 @@ func (s *execSource) ended(ctx context.Context) error {
 		s.finished = true
 		return io.EOF
 	case err == nil:
-		return fmt.Errorf("source exec: %q ended without writing MPEG-TS to its standard output%s", s.command, said)
+		return fmt.Errorf("source exec: %q ended without writing MPEG-TS to its standard output%s", s.name, said)
 	case !s.seen:
-		return fmt.Errorf("source exec: %q failed (%w) before it wrote MPEG-TS to its standard output%s", s.command, err, said)
+		return fmt.Errorf("source exec: %q failed (%w) before it wrote MPEG-TS to its standard output%s", s.name, err, said)
 	}
 	if time.Since(s.since) >= restartCalm {
 		s.wait = restartFirst
 	}
-	s.log.Warn("the source's command failed and is started again", "command", s.command, "err", err, "in", s.wait, "stderr", r.stderr.String())
+	s.log.Warn("the source's command failed and is started again", "command", s.name, "err", err, "in", s.wait, "stderr", stderr)
 	t := time.NewTimer(s.wait)
 	defer t.Stop()
 	select {
@@ -200,7 +225,7 @@ func (s *execSource) Probe(ctx context.Context) (gkrp.Payload, error) {
 
 func (s *execSource) notTS(end error) error {
 	found, mend := describeInput(s.head)
-	err := fmt.Errorf("source exec: %q does not write MPEG-TS: found %s; %s", s.command, found, mend)
+	err := fmt.Errorf("source exec: %q does not write MPEG-TS: found %s; %s", s.name, found, mend)
 	if end != nil && !errors.Is(end, io.EOF) {
 		err = fmt.Errorf("%w (%w)", err, end)
 	}
