@@ -104,6 +104,20 @@ func TestCheckNamesTheSetting(t *testing.T) {
 	}
 }
 
+// Somebody else's data directory is called that.
+func TestDataDirectoryOfAnother(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("nothing is closed to root")
+	}
+	dir := filepath.Join(t.TempDir(), "data")
+	if err := os.Mkdir(dir, 0o000); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := FindConfigFile("", dir, nil); err == nil || !strings.Contains(err.Error(), "data directory "+dir+" cannot be read") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestFindConfigFile(t *testing.T) {
 	dir := t.TempDir()
 	if f, err := FindConfigFile("", dir, nil); err != nil || len(f.values) != 0 {

@@ -174,5 +174,8 @@ func FindConfigFile(named, dataDir string, flags []*kong.Flag) (*ConfigFile, err
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return &ConfigFile{}, nil
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("data directory %s cannot be read: it is another user's: work as the user that gaitkeeper serve runs as, or choose another with --data", dataDir)
+	}
 	return f, err
 }

@@ -14,7 +14,7 @@ import (
 const (
 	pageWidth, pageHeight = 1000.0, 640.0
 	plotLeft, plotWidth   = 78.0, 896.0
-	scoreTop, scoreHeight = 104.0, 130.0
+	scoreTop, scoreHeight = 114.0, 120.0
 	flowTop, flowHeight   = 268.0, 130.0
 	keyTop, keyHeight     = 424.0, 22.0
 	lensTop, lensHeight   = 532.0, 60.0
@@ -93,7 +93,7 @@ func brief(t time.Duration) string {
 
 // acts shades the times of learning and of the attack, behind everything.
 func (p *picture) acts(c scenes) {
-	const top, bottom = scoreTop - 18, keyTop + keyHeight
+	const top, bottom = scoreTop - 30, keyTop + keyHeight
 	band := func(from, to time.Duration, colour, name string) {
 		if to <= from {
 			return
