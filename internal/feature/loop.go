@@ -76,9 +76,9 @@ const (
 func newLoopMemory() *loopMemory { return &loopMemory{mask: 0x3f << 58} }
 
 // picks reports whether the payload that begins with b, of at least visibleLeast bytes,
-// is one of those that are remembered.
-func (l *loopMemory) picks(b []byte) bool {
-	return binary.LittleEndian.Uint64(b[16:])*0x9fb21c651e98df25&l.mask == 0
+// is one of those that are remembered under mask.
+func picks(b []byte, mask uint64) bool {
+	return binary.LittleEndian.Uint64(b[16:])*0x9fb21c651e98df25&mask == 0
 }
 
 // seen looks up a picked payload and stores it. It reports whether it was last sent

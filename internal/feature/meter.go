@@ -155,8 +155,9 @@ func (m *Meter) sample(b []byte, at int64) {
 	if len(b) < visibleLeast {
 		return
 	}
-	m.loop.met++
-	if m.loop.picks(b) {
+	l := m.loop
+	l.met++
+	if picks(b, l.mask) {
 		m.known(b, at)
 	}
 }

@@ -91,20 +91,19 @@ func (m *Meter) observeTS(p *Packet, consecutive bool) {
 	whole := !p.cut()
 	b := p.Payload
 	t := &s.pids[s.recent&31]
-	for first := true; len(b) >= 4; first = false {
+	if whole && t.after == s.breaks && t.body != 0 {
+		b = m.tsRun(b, t, p.At)
+	}
+	first := len(b) == len(p.Payload)
+	if !first && m.echo.observe(p.Payload[4:tsSize], inside, uint32(t.pid-1), p.Wire, p.At, consecutive) {
+		m.w.Echoes++
+	}
+	for ; len(b) >= 4; first = false {
 		one := b[:min(len(b), tsSize)]
 		b = b[len(one):]
 		header := binary.BigEndian.Uint32(one)
-		var es []byte
-		where := inside
-		goesOn := whole && header == t.body|0x10|uint32(t.next) && t.after == s.breaks && len(one) == tsSize
-		if goesOn {
-			m.goesOn(t, p.At)
-			es = one[4:]
-		} else {
-			t = s.of(uint16(header >> 8 & 0x1fff))
-			es, where = m.tsPacket(one, header, t, p.At, whole)
-		}
+		t = s.of(uint16(header >> 8 & 0x1fff))
+		es, where := m.tsPacket(one, header, t, p.At, whole)
 		if where == inside {
 			m.sample(es, p.At)
 		}
@@ -117,32 +116,29 @@ func (m *Meter) observeTS(p *Packet, consecutive bool) {
 	}
 }
 
-// goesOn records a TS packet that is all payload and goes on what t was sent last: most
-// packets are like the one before. It says what tsPacket would.
-func (m *Meter) goesOn(t *tsPID, at int64) {
-	m.w.TSPackets++
-	t.next = (t.next + 1) & 15
-	if w := &m.tokens.words[t.bodyAt]; at-w.last >= occasionGap {
-		m.tokens.occasion(w, at)
-	}
-}
-
-// tsRun records the TS packets in front of b that go on t as one did just before, and
-// returns what is left.
+// tsRun records the TS packets in front of b that are all payload and go on what t was
+// sent last, without a break, and returns what is left: most packets are like the one
+// before. It says what tsPacket would.
 func (m *Meter) tsRun(b []byte, t *tsPID, at int64) []byte {
-	next := t.body | 0x10 | uint32(t.next)
+	body, next, mask := t.body|0x10, uint32(t.next), m.loop.mask
 	n := 0
-	for len(b) >= tsSize && binary.BigEndian.Uint32(b) == next {
-		if es := b[4:tsSize]; m.loop.picks(es) {
+	for len(b) >= tsSize && binary.BigEndian.Uint32(b)^body == next {
+		if es := b[4:tsSize]; picks(es, mask) {
 			m.known(es, at)
 		}
-		next = next&^0xf | (next+1)&0xf
+		next = (next + 1) & 15
 		b = b[tsSize:]
 		n++
 	}
-	t.next = uint8(next & 0xf)
+	if n == 0 {
+		return b
+	}
+	t.next = uint8(next)
 	m.w.TSPackets += uint64(n)
 	m.loop.met += uint32(n)
+	if w := &m.tokens.words[t.bodyAt]; at-w.last >= occasionGap {
+		m.tokens.occasion(w, at)
+	}
 	return b
 }
 

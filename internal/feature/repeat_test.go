@@ -185,7 +185,7 @@ func TestLoopMemoryEqualsNaive(t *testing.T) {
 			}
 			old = append(old, b)
 			l.met++
-			if l.picks(b) {
+			if picks(b, l.mask) {
 				picked++
 				h := hashVisible(0, b)
 				at, sent := last[h]
