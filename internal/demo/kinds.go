@@ -121,7 +121,7 @@ func onPath(name, does string) kind {
 func (k kind) promise(place string) string {
 	switch {
 	case k.rotates[place] && place == Input:
-		return "the key was changed once, and nothing was lost; whoever stands before the device is still there: the alert says so"
+		return "the key was changed once, and nothing was lost; whoever stands before the device is not evicted by that: while it lasts, an operator is asked"
 	case k.rotates[place]:
 		return "the key was changed at once, nothing was lost, and nothing of the thief's was delivered behind the switch"
 	case len(k.classes[place]) > 0:
