@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/gopacket/gopacket"
@@ -22,13 +23,24 @@ import (
 // probePackets is how many packets of the file are looked at to find the stream.
 const probePackets = 4000
 
+// keptPackets is how many packets, at most, of the flows that may be the stream are kept
+// while more of the file is looked at.
+const keptPackets = probePackets / 2
+
+// Arrival times of a capture that step back by more than stepBack, or on by more than
+// stepOn, are its clock being set: time goes on from the packet before.
+const (
+	stepBack = time.Second
+	stepOn   = time.Hour
+)
+
 // sniffPackets is how many packets of the stream decide how its payload is read.
 const sniffPackets = 200
 
 // source is what both readers of pcapgo are.
 type source interface {
 	ZeroCopyReadPacketData() ([]byte, gopacket.CaptureInfo, error)
-	LinkType() layers.LinkType
+	LinkType() layers.LinkType // unless the packet tells its own
 }
 
 // Reader hands out the packets of one stream in the order of the file.
@@ -41,6 +53,7 @@ type Reader struct {
 	bareSeq uint16
 	start   time.Time
 	last    int64
+	shift   time.Duration // by which the capture's clock was set, taken back
 	probed  []packet
 	other   struct { // the SSRC that may be the stream's next
 		ssrc uint32
@@ -70,13 +83,31 @@ func Open(r io.Reader, want Flow) (*Reader, error) {
 	}
 	c := &Reader{src: src}
 	seen := flows{}
+	for {
+		more, err := c.probe(want, seen)
+		if err != nil {
+			return nil, err
+		}
+		if c.choose(want != Flow{}) {
+			return c, nil
+		}
+		if !more {
+			return nil, fmt.Errorf("%w: %s", ErrNoStream, seen)
+		}
+		c.forget()
+	}
+}
+
+// probe reads on until there are enough packets to look for the stream in; more is
+// false at the end of the file.
+func (c *Reader) probe(want Flow, seen flows) (more bool, err error) {
 	for len(c.probed) < probePackets {
 		p, err := c.read()
 		if errors.Is(err, io.EOF) {
-			break
+			return false, nil
 		}
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 		if p.wire >= 0 {
 			seen.add(p.flow)
@@ -87,10 +118,30 @@ func Open(r io.Reader, want Flow) (*Reader, error) {
 		p.data = bytes.Clone(p.data)
 		c.probed = append(c.probed, p)
 	}
-	if !c.choose(want != Flow{}) {
-		return nil, fmt.Errorf("%w: %s", ErrNoStream, seen)
+	return true, nil
+}
+
+// forget makes room among the probed packets: flows go in which nothing looks like the
+// stream, and the oldest of what is still too much.
+func (c *Reader) forget() {
+	maybe := map[Flow]bool{}
+	for _, p := range c.probed {
+		if _, _, ok := looks(p); ok {
+			maybe[p.flow] = true
+		}
 	}
-	return c, nil
+	c.probed = slices.DeleteFunc(c.probed, func(p packet) bool { return !maybe[p.flow] })
+	c.probed = slices.Delete(c.probed, 0, max(0, len(c.probed)-keptPackets))
+}
+
+// looks reports whether a packet is like RTP, whose header it gives, or like MPEG-TS
+// without it.
+func looks(p packet) (h feature.Header, bare, ok bool) {
+	if h, _, err := feature.ParseHeader(p.data); err == nil && !isRTCP(p.data) {
+		return h, false, true
+	}
+	bare = len(p.data) > 0 && p.data[0] == 0x47 && p.wire%188 == 0
+	return feature.Header{}, bare, bare
 }
 
 func openSource(r io.Reader) (source, error) {
@@ -110,7 +161,7 @@ func openSource(r io.Reader) (source, error) {
 		}
 	}
 	if bytes.Equal(magic, []byte{0x0a, 0x0d, 0x0d, 0x0a}) {
-		src, err := pcapgo.NewNgReader(b, pcapgo.NgReaderOptions{})
+		src, err := pcapgo.NewNgReader(b, pcapgo.NgReaderOptions{WantMixedLinkType: true})
 		if err != nil {
 			return nil, fmt.Errorf("capture (pcapng): %w", err)
 		}
@@ -134,7 +185,13 @@ func (c *Reader) read() (packet, error) {
 		return packet{}, fmt.Errorf("capture: %w", err)
 	}
 	p := packet{at: info.Timestamp, wire: -1}
-	if u, ok := parseUDP(c.src.LinkType(), data); ok {
+	link := c.src.LinkType()
+	if len(info.AncillaryData) > 0 { // pcapng: that of the packet's interface
+		if own, ok := info.AncillaryData[0].(layers.LinkType); ok {
+			link = own
+		}
+	}
+	if u, ok := parseUDP(link, data); ok {
 		p.flow, p.wire, p.data = u.flow, u.length, u.payload
 	}
 	return p, nil
@@ -154,15 +211,11 @@ func (c *Reader) choose(named bool) bool {
 	found := map[key]*tally{}
 	var best key
 	for _, p := range c.probed {
-		k := key{flow: p.flow}
-		var seq uint16
-		if h, _, err := feature.ParseHeader(p.data); err == nil && !isRTCP(p.data) {
-			k.ssrc, seq = h.SSRC, h.Seq
-		} else if len(p.data) > 0 && p.data[0] == 0x47 && p.wire%188 == 0 {
-			k.bare = true
-		} else {
+		h, bare, ok := looks(p)
+		if !ok {
 			continue
 		}
+		k, seq := key{p.flow, h.SSRC, bare}, h.Seq
 		t := found[k]
 		if t == nil {
 			t = &tally{seq: seq - 1}
@@ -240,8 +293,12 @@ func (c *Reader) Next(p *feature.Packet) error {
 }
 
 func (c *Reader) fill(p *feature.Packet, u packet) {
-	// A capture clock that steps back must not turn time round.
-	c.last = max(c.last, u.at.Sub(c.start).Nanoseconds())
+	at := u.at.Sub(c.start) + c.shift
+	if before := time.Duration(c.last); at < before-stepBack || at > before+stepOn {
+		c.shift += before - at
+		at = before
+	}
+	c.last = max(c.last, at.Nanoseconds()) // packets of several queues are not quite in order
 	*p = feature.Packet{At: c.last, Wire: u.wire}
 	if c.bare {
 		p.PayloadType, p.Seq, p.Payload = 33, c.bareSeq, u.data

@@ -212,6 +212,22 @@ func TestAliensAreMarked(t *testing.T) {
 	}
 }
 
+// TestPaddingIsNoPayload (RFC 3550 §5.1), where its end can be seen.
+func TestPaddingIsNoPayload(t *testing.T) {
+	var fs []frame
+	for i := range 40 {
+		b := rtp(uint16(i), 7, append([]byte{0x5c, 1, 2, 3}, 0, 0, 0, 4))
+		b[0] |= 0x20
+		fs = append(fs, frame{time.Duration(i) * time.Millisecond, ethernet(5004, b)})
+	}
+	for snap, want := range map[int]int{65535: 4, 60: 6} { // a cut packet does not show how much there is
+		_, ps := read(t, writePcap(t, fs, true, snap), Flow{})
+		if n := len(ps[9].Payload); n != want {
+			t.Errorf("cut at %d: %d bytes of payload, want %d", snap, n, want)
+		}
+	}
+}
+
 func TestStreamIsFollowedAfterARestart(t *testing.T) {
 	var fs []frame
 	for i := range 600 {
@@ -268,6 +284,8 @@ func TestLinkLayers(t *testing.T) {
 	six = append(six, []byte("payload!")...)
 	hop := append(append(append([]byte{}, six[:40]...), protocolUDP, 0, 0, 0, 0, 0, 0, 0), six[40:]...)
 	hop[6] = 0
+	split := append(append(append([]byte{}, six[:40]...), protocolUDP, 0, 0, 1, 0, 0, 0, 9), six[40:]...)
+	split[6] = 44
 	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 	for name, c := range map[string]struct {
 		link layers.LinkType
@@ -278,6 +296,8 @@ func TestLinkLayers(t *testing.T) {
 		"ethernet, IPv6":   {layers.LinkTypeEthernet, join(make([]byte, 12), []byte{0x86, 0xdd}, six)},
 		"IPv6 with option": {layers.LinkTypeRaw, hop},
 		"cooked":           {layers.LinkTypeLinuxSLL, join(make([]byte, 14), []byte{0x08, 0}, ip)},
+		"cooked, vlan":     {layers.LinkTypeLinuxSLL, join(make([]byte, 14), []byte{0x81, 0, 0, 5, 0x08, 0}, ip)},
+		"IPv6, fragmented": {layers.LinkTypeRaw, split},
 		"cooked, 2":        {linkSLL2, join([]byte{0x08, 0}, make([]byte, 18), ip)},
 		"raw":              {layers.LinkTypeRaw, ip},
 		"loopback":         {layers.LinkTypeNull, join([]byte{2, 0, 0, 0}, ip)},
@@ -291,6 +311,63 @@ func TestLinkLayers(t *testing.T) {
 	fragment[7] = 1
 	if _, ok := parseUDP(layers.LinkTypeRaw, fragment); ok {
 		t.Error("a later fragment has no UDP header")
+	}
+}
+
+// TestStreamBehindOtherTraffic: what comes before the stream, however much of it, and on
+// interfaces of another kind, does not hide it.
+func TestStreamBehindOtherTraffic(t *testing.T) {
+	var fs []frame
+	for i := range probePackets + 10 {
+		fs = append(fs, frame{time.Duration(i) * time.Millisecond, ethernet(443, []byte{0x41, byte(i), 3, 4})})
+		if i >= probePackets-8 {
+			fs = append(fs, frame{time.Duration(i) * time.Millisecond, ethernet(5004, rtp(uint16(i), 7, []byte{1, 2, 3}))})
+		}
+	}
+	for i := probePackets + 10; i < probePackets+100; i++ {
+		fs = append(fs, frame{time.Duration(i) * time.Millisecond, ethernet(5004, rtp(uint16(i), 7, []byte{1, 2, 3}))})
+	}
+	if _, ps := read(t, writePcap(t, fs, true, 96), Flow{}); len(ps) != 108 {
+		t.Errorf("%d packets of the stream, want 108", len(ps))
+	}
+
+	var buf bytes.Buffer
+	w, err := pcapgo.NewNgWriterInterface(&buf, pcapgo.NgInterface{LinkType: layers.LinkTypeNull}, pcapgo.DefaultNgWriterOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := w.AddInterface(pcapgo.NgInterface{LinkType: layers.LinkTypeEthernet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range mixed() {
+		ci := gopacket.CaptureInfo{Timestamp: epoch.Add(f.at), CaptureLength: len(f.data), Length: len(f.data), InterfaceIndex: second}
+		if err := w.WritePacket(ci, f.data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, ps := read(t, buf.Bytes(), Flow{}); len(ps) != 100 {
+		t.Errorf("%d packets of an interface of another kind, want 100", len(ps))
+	}
+}
+
+// TestClockThatIsSet: the time of day may be set while packets are captured; it is no
+// silence of years, and what follows is not all at one time.
+func TestClockThatIsSet(t *testing.T) {
+	for _, set := range []time.Duration{20 * 365 * 24 * time.Hour, -20 * time.Minute} {
+		fs := mixed()
+		for i := range fs {
+			if i >= len(fs)/2 {
+				fs[i].at += set
+			}
+		}
+		_, ps := read(t, writePcap(t, fs, true, 96), Flow{})
+		if took := time.Duration(ps[len(ps)-1].At); took < 900*time.Millisecond || took > time.Second {
+			t.Errorf("a clock set by %v makes a second last %v", set, took)
+		}
 	}
 }
 

@@ -63,9 +63,6 @@ func parseUDP(link layers.LinkType, b []byte) (udp, bool) {
 			return udp{}, false
 		}
 		proto, b = binary.BigEndian.Uint16(b[12:]), b[14:]
-		for (proto == 0x8100 || proto == 0x88a8) && len(b) >= 4 { // VLAN tags
-			proto, b = binary.BigEndian.Uint16(b[2:]), b[4:]
-		}
 	case layers.LinkTypeLinuxSLL:
 		if len(b) < 16 {
 			return udp{}, false
@@ -81,6 +78,9 @@ func parseUDP(link layers.LinkType, b []byte) (udp, bool) {
 			return udp{}, false
 		}
 		b = b[4:]
+	}
+	for (proto == 0x8100 || proto == 0x88a8 || proto == 0x9100) && len(b) >= 4 { // VLAN tags
+		proto, b = binary.BigEndian.Uint16(b[2:]), b[4:]
 	}
 	if len(b) == 0 {
 		return udp{}, false
@@ -116,11 +116,16 @@ func parseIPv6(b []byte) (udp, bool) {
 	}
 	dst, next := netip.AddrFrom16([16]byte(b[24:40])), b[6]
 	b = b[40:]
-	for next == 0 || next == 43 || next == 60 { // options and routing, RFC 8200 §4
+	for next == 0 || next == 43 || next == 44 || next == 60 { // options, routing and fragments, RFC 8200 §4
 		if len(b) < 8 {
 			return udp{}, false
 		}
 		size := 8 + 8*int(b[1])
+		if next == 44 {
+			if size = 8; binary.BigEndian.Uint16(b[2:])&^7 != 0 {
+				return udp{}, false
+			}
+		}
 		if len(b) < size {
 			return udp{}, false
 		}
