@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -115,6 +116,79 @@ func TestMergingIsAssociative(t *testing.T) {
 			t.Fatalf("merged in another order, another sum:\n%+v\n%+v\n%+v", all, left, right)
 		}
 	})
+}
+
+// TestEveryFieldIsMerged: a field that [Sums.Add] forgot would merge associatively as well.
+func TestEveryFieldIsMerged(t *testing.T) {
+	extreme := map[string]bool{
+		"Start": true, "End": true, "SizeMin": true, "SizeMax": true, "PeakBytes": true, "Top": true, "MaxGap": true, "Delay": true, "Delay2": true,
+	}
+	var a, b Sums
+	fill := func(s *Sums, by int) {
+		for i := range reflect.TypeFor[Sums]().NumField() {
+			switch f := reflect.ValueOf(s).Elem().Field(i); f.Kind() {
+			case reflect.Uint32, reflect.Uint64:
+				f.SetUint(uint64(by + i))
+			case reflect.Int64:
+				f.SetInt(int64(by + i))
+			case reflect.Array:
+				for k := range f.Len() {
+					if e := f.Index(k); e.CanUint() {
+						e.SetUint(uint64(by + i + k))
+					}
+				}
+			}
+		}
+	}
+	fill(&a, 100)
+	fill(&b, 1000)
+	got := a
+	got.Add(&b)
+	for i := range reflect.TypeFor[Sums]().NumField() {
+		name := reflect.TypeFor[Sums]().Field(i).Name
+		if extreme[name] {
+			continue // TestWindowEqualsNaive
+		}
+		x, y, sum := reflect.ValueOf(a).Field(i), reflect.ValueOf(b).Field(i), reflect.ValueOf(got).Field(i)
+		number := func(v reflect.Value) int64 {
+			if v.CanUint() {
+				return int64(v.Uint())
+			}
+			return v.Int()
+		}
+		if x.Kind() != reflect.Array {
+			if number(sum) != number(x)+number(y) {
+				t.Errorf("%s: %d and %d are %d", name, number(x), number(y), number(sum))
+			}
+			continue
+		}
+		for k := range x.Len() {
+			if number(sum.Index(k)) != number(x.Index(k))+number(y.Index(k)) {
+				t.Errorf("%s[%d] is not merged", name, k)
+			}
+		}
+	}
+}
+
+// TestHeaderLength: CSRCs and an extension belong to the header (RFC 3550 §5.1, §5.3.1).
+func TestHeaderLength(t *testing.T) {
+	whole := func(flags byte, words ...byte) []byte {
+		return append(append([]byte{flags, 96}, make([]byte, 10)...), words...)
+	}
+	for name, c := range map[string]struct {
+		data []byte
+		want int
+	}{
+		"plain":                 {whole(0x80, 1, 2, 3, 4), 12},
+		"two CSRCs":             {whole(0x82, make([]byte, 12)...), 20},
+		"extension":             {whole(0x90, append([]byte{0xbe, 0xde, 0, 1}, make([]byte, 8)...)...), 20},
+		"CSRC and extension":    {whole(0x91, append([]byte{0, 0, 0, 0, 0xbe, 0xde, 0, 1}, make([]byte, 8)...)...), 24},
+		"extension that is cut": {whole(0x90, 0xbe, 0xde, 0, 9, 1, 2), 18},
+	} {
+		if _, size, err := ParseHeader(c.data); err != nil || size != c.want {
+			t.Errorf("%s: %d bytes (%v), want %d", name, size, err, c.want)
+		}
+	}
 }
 
 func TestTokenSetsMergeWhateverTheyHold(t *testing.T) {
