@@ -46,6 +46,7 @@ type enrolled struct {
 	verifier gkrp.Verifier
 	fetched  time.Time
 	rates    map[gk.StreamID]*rate.Limiter
+	told     time.Time // when a refused message was told of last
 }
 
 func newDoor(s *Service) *door {
@@ -109,9 +110,21 @@ func (d *door) open(ctx context.Context, k knock) {
 	st.post(func() { st.heard(record, gkrp.Heard{Message: m, Payload: r.Payload}) })
 }
 
-// refuse tells of a message that is not what it should be. Only the device
-// itself, or a broker that damages, can cause it, at most at the topic's rate.
+// refuse tells of a message that is not what it should be, once a minute of a device. Only
+// the device itself, or a broker that damages, can cause it: it must not fill the audit
+// trail.
 func (d *door) refuse(device gk.DeviceID, id gk.StreamID, err error) {
+	now := d.s.now()
+	d.mu.Lock()
+	dev := d.devices[device]
+	tell := dev != nil && (dev.told.IsZero() || now.Sub(dev.told) >= noiseEvery)
+	if tell {
+		dev.told = now
+	}
+	d.mu.Unlock()
+	if !tell {
+		return
+	}
 	d.s.log.Warn("message refused", "device", device, "stream", id, "error", err)
 	d.s.tell(gk.Event{Kind: gk.EventOutsider, Device: device, Stream: id, Detail: map[string]string{"cause": "message refused"}})
 }
@@ -177,7 +190,7 @@ func (d *door) lookup(ctx context.Context, id gk.DeviceID) *enrolled {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if dev != nil {
-		fresh.rates = dev.rates
+		fresh.rates, fresh.told = dev.rates, dev.told
 	}
 	d.devices[id] = fresh
 	return fresh

@@ -479,3 +479,23 @@ func TestTransportThatForgotIsGivenTheKeysAgain(t *testing.T) {
 		w.close()
 	})
 }
+
+// TestRefusedMessagesAreToldOnceAMinute: a broker can damage as many messages as it
+// likes, and fills no audit trail with it.
+func TestRefusedMessagesAreToldOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, testConfig())
+		d := w.enroll("cam-1")
+		d.run()
+		broker := w.memory.Courier()
+		for range 150 {
+			time.Sleep(time.Second)
+			_ = broker.Send(gkrp.Topic("cam-1", "cam-1", gkrp.Up), []byte("damaged"))
+		}
+		if n := w.count(gk.EventOutsider); n != 3 {
+			t.Errorf("told %d times in 150 s", n)
+		}
+		d.kill()
+		w.close()
+	})
+}
