@@ -73,6 +73,7 @@ const (
 	noiseQuiet    = 10 * time.Second
 	noiseEvery    = time.Minute // least time between two alerts about outsiders
 	outageHops    = 40          // silent windows that are an outage
+	pausedHops    = 40          // windows with a pause that are a rhythm
 	// tamperedProbation is how long a profile that replaces a refused one is used
 	// with wide margins only, unless an operator approves it.
 	tamperedProbation = 10 * time.Minute
@@ -101,6 +102,7 @@ type behaviour struct {
 	saved    time.Time // when limits that moved were last stored
 	settling int
 	learned  int       // windows
+	paused   int       // of the baseline, windows with a pause of more than a hop
 	rates    []float64 // bytes of each
 	restarts int
 	refused  uint64 // windows not learned from

@@ -90,7 +90,7 @@ func (b *behaviour) score(now time.Time, w *feature.Window) {
 	b.follow(now, high, planned)
 	b.keepScores(now, w, planned)
 
-	quiet := steady(w) && !planned && b.excused == 0 && b.alerts.get(bus.ClassSource) == nil && b.alerts.get(bus.ClassPath) == nil &&
+	quiet := b.usual(w) && !planned && b.excused == 0 && b.alerts.get(bus.ClassSource) == nil && b.alerts.get(bus.ClassPath) == nil &&
 		b.alerts.get(bus.ClassProof) == nil
 	if !quiet {
 		b.profile.Tail.Drop()

@@ -120,7 +120,7 @@ func (b *behaviour) watchReturn(now time.Time, w *feature.Window) {
 // fresh begins a baseline.
 func (b *behaviour) fresh() {
 	b.early, b.learner = b.engine(), b.engine()
-	b.settling, b.learned, b.rates = settleHops, 0, b.rates[:0]
+	b.settling, b.learned, b.paused, b.rates = settleHops, 0, 0, b.rates[:0]
 }
 
 func (b *behaviour) settings() detect.Settings {
@@ -134,6 +134,26 @@ func steady(w *feature.Window) bool {
 	return w.Packets > 0 && w.Jumps == 0 && w.MaxGap < feature.Hop && w.Lost <= w.Packets/10
 }
 
+// usual reports whether a window is as steady as the path was when the profile in force
+// was learned: some sources pause for longer than a hop between their pictures.
+func (b *behaviour) usual(w *feature.Window) bool {
+	if steady(w) || b.judge == nil || w.Packets == 0 || w.Jumps > 0 {
+		return steady(w)
+	}
+	p := b.judge.Profile()
+	return float64(w.MaxGap) <= p.MaxGap && float64(w.Lost) <= max(p.MaxLost, float64(w.Packets)/10)
+}
+
+// pauses reports whether windows whose only fault is a pause are the source's rhythm:
+// they are more than the others, and were for 10 s.
+func (b *behaviour) pauses(w *feature.Window) bool {
+	if w.Packets == 0 || w.Jumps > 0 || w.Lost > w.Packets/10 {
+		return false
+	}
+	b.paused++
+	return b.paused > max(pausedHops, b.learned)
+}
+
 // learn gathers the baseline while nothing can be judged yet.
 func (b *behaviour) learn(now time.Time, w *feature.Window) {
 	if b.alerts.get(bus.ClassProof) != nil {
@@ -141,7 +161,7 @@ func (b *behaviour) learn(now time.Time, w *feature.Window) {
 		return
 	}
 	// A path that is never steady is the stream's own.
-	if !steady(w) && (w.Packets == 0 || b.refused < uint64(2*hops(b.cfg.Learn))) {
+	if !steady(w) && !b.pauses(w) && (w.Packets == 0 || b.refused < uint64(2*hops(b.cfg.Learn))) {
 		b.refused++
 		return
 	}
@@ -217,6 +237,14 @@ func (b *behaviour) mature(now time.Time) {
 // approve takes an operator's word: that what the source does is right, if it is
 // accused, so that this is learned beside what it did before; or that the profile is.
 func (b *behaviour) approve(now time.Time) error {
+	if b.stage == bus.StageProvisional && b.alerts.get(bus.ClassSource) != nil {
+		// What is accused is not learned, so that the profile would stay as young as it is.
+		b.alerts.close(now, bus.ClassSource, bus.OutcomeAccepted)
+		b.verdict, b.profile.Early = detect.Verdict{}, nil
+		b.profile.Why = "an operator approved what the source does"
+		b.begins(now)
+		return nil
+	}
 	if b.stage != bus.StageMature || b.judge == nil {
 		return bus.Refuse(bus.CodeConflict, "stream %s: the profile is %s: approve it when it is mature and the stream runs", b.alerts.stream, b.stage)
 	}

@@ -52,6 +52,9 @@ func (b *behaviour) status(now time.Time, u *bus.StreamStatus) {
 	}
 	before := b.dropped
 	b.dropped = u.Dropped
+	if b.dropped == nil {
+		b.dropped = map[string]uint64{} // nothing was dropped: that is a count, too
+	}
 	more := func(cause string) uint64 {
 		if n := u.Dropped[cause]; n > before[cause] {
 			return n - before[cause]

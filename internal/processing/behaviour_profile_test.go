@@ -82,6 +82,25 @@ func TestApprovingWhatIsAccusedAddsIt(t *testing.T) {
 	}
 }
 
+// TestApprovingAYoungProfile: the question that an alert asks can be answered while the
+// profile is provisional too, and the stream matures afterwards.
+func TestApprovingAYoungProfile(t *testing.T) {
+	s := newStage(t)
+	s.play(20 * time.Second)
+	s.e.style = foreign
+	s.play(2 * time.Minute)
+	if s.b.stage != bus.StageProvisional || s.rotates != 1 || s.b.alerts.all[0].Ask == "" {
+		t.Fatalf("%s, %d rotations, alerts %+v", s.b.stage, s.rotates, s.b.alerts.all)
+	}
+	if err := s.b.approve(s.now); err != nil {
+		t.Fatal(err)
+	}
+	s.play(90 * time.Second)
+	if a := s.b.alerts.all[0]; s.b.stage != bus.StageMature || s.rotates != 1 || a.Outcome != bus.OutcomeAccepted {
+		t.Errorf("%s, %d rotations, %+v", s.b.stage, s.rotates, s.b.alerts.all)
+	}
+}
+
 // TestLongNormalBehaviourIsARegime of its own, and not while anything is the matter.
 func TestLongNormalBehaviourIsARegime(t *testing.T) {
 	s := learned(t)

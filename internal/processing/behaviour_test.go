@@ -94,6 +94,34 @@ func TestStagesOfAProfile(t *testing.T) {
 	}
 }
 
+// TestSparseSourceMatures: a source that pauses for longer than a hop between its
+// pictures is learned as fast as others, and does not stay in probation.
+func TestSparseSourceMatures(t *testing.T) {
+	for _, every := range []int{1, 2} { // one of so many windows has a pause, and the last of every second
+		s := newStage(t)
+		play := func(d time.Duration) {
+			for i := range hops(d) {
+				s.now = s.now.Add(feature.Hop)
+				w := s.e.hop()
+				if i%every == 0 || i%4 == 3 {
+					w.MaxGap = 400e6
+				}
+				s.b.window(s.now, s.session, 1, feature.H264, &w)
+				s.collect()
+			}
+		}
+		play(80 * time.Second)
+		if s.b.stage != bus.StageMature {
+			t.Errorf("one of %d: after 80 s the profile is %s: %d learned, %d refused", every, s.b.stage, s.b.learned, s.b.refused)
+		}
+		s.session = gk.SessionID{2}
+		play(30 * time.Second)
+		if s.b.probation != 0 || len(s.b.alerts.all) != 0 {
+			t.Errorf("one of %d: half a minute of the next session, probation for %d windows more, alerts %+v", every, s.b.probation, s.b.alerts.all)
+		}
+	}
+}
+
 func TestCleanSourceRaisesNoAlert(t *testing.T) {
 	s := learned(t)
 	s.play(10 * time.Minute)
@@ -315,6 +343,19 @@ func TestOutsidersMakeOneAlert(t *testing.T) {
 	}
 	if len(s.b.alerts.all) != 1 || s.b.alerts.all[0].Class != bus.ClassNoise || s.b.alerts.all[0].Outcome != bus.OutcomeCalm || s.rotates != 0 {
 		t.Errorf("%d rotations, %+v", s.rotates, s.b.alerts.all)
+	}
+}
+
+// TestFirstDropsCount: of a stream of which nothing was dropped before, the first second
+// of a flood and the first packets under an old key are told as any later ones.
+func TestFirstDropsCount(t *testing.T) {
+	s := learned(t)
+	s.b.status(s.now, &bus.StreamStatus{Session: s.session, Delivered: 100})
+	s.e.style = foreign
+	s.play(10 * time.Second)
+	s.b.status(s.now, &bus.StreamStatus{Session: s.session, Delivered: 200, Dropped: map[string]uint64{"auth-failed": 5000, "stale-proven": 30}})
+	if a := s.b.alerts.all; len(a) != 2 || a[0].Outcome != bus.OutcomeStaleProven || a[1].Class != bus.ClassNoise {
+		t.Errorf("%+v", a)
 	}
 }
 

@@ -183,6 +183,9 @@ func (s *Service) serveExplain(ctx context.Context, r bus.ExplainRequest) (bus.E
 		e := st.behaviour.explain()
 		e.Ingress = st.behaviour.ingress.info(s.now())
 		e.Open = cloneAlerts(e.Open)
+		if e.Last != nil {
+			e.Last = &cloneAlerts([]bus.Alert{*e.Last})[0]
+		}
 		return e, nil
 	})
 }
