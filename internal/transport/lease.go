@@ -145,6 +145,7 @@ func (s *Service) renew(_ context.Context, req bus.LeaseRequest) (none bus.Empty
 			continue
 		}
 		st.under(req.Term)
+		s.term = max(s.term, req.Term)
 		s.extend(now, ses, end)
 	}
 	return none, err

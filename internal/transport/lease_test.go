@@ -128,6 +128,10 @@ func TestKeysServeOnALease(t *testing.T) {
 		if err := l.renewOn(l.lease(10*time.Second), 7); err != nil || !l.second() {
 			t.Errorf("a fresh renewal: %v", err)
 		}
+		// A service whose store forgot that term has to be told, or it is refused for ever.
+		if got := l.svc.announcement().Term; got != 7 {
+			t.Errorf("term %d is announced, 7 is obeyed", got)
+		}
 		// Whoever was replaced in command renews nothing any more.
 		time.Sleep(20 * time.Second)
 		fresh := l.lease(10 * time.Second)
