@@ -33,6 +33,7 @@ type Stream struct {
 	proof     Budget
 	spentAt   time.Time      // when a spent budget was last told of
 	closed    []gk.SessionID // that are over here, newest last
+	told      Budget         // refusals that are told of
 }
 
 // StreamConfig is what all streams of a service share.
@@ -98,7 +99,7 @@ func (Insists) effect() {}
 
 // NewStream begins without a session.
 func NewStream(id gk.StreamID, device gk.DeviceID, cfg *StreamConfig) *Stream {
-	return &Stream{ID: id, Device: device, cfg: cfg, proof: cfg.Urgent}
+	return &Stream{ID: id, Device: device, cfg: cfg, proof: cfg.Urgent, told: Budget{Burst: 100, Every: 500 * time.Millisecond}}
 }
 
 // Resume takes the stream's recorded session up again.
@@ -183,8 +184,8 @@ func (s *Stream) alive(now time.Time) []Of {
 		Session: c.Record.Session, Regarding: c.offered, Code: CodeBusy, Text: "another session of this stream is sending",
 		RetryAfter: uint32(s.cfg.BusyRetry.Milliseconds()),
 	}
-	told := Tell{gk.Event{Kind: gk.EventSessionRejected, Session: c.Record.Session, Detail: map[string]string{"code": string(CodeBusy)}}}
-	out := append([]Of{{nil, Send{r}}, {nil, told}}, s.held(now, c.Record.Session)...)
+	out := append([]Of{{nil, Send{r}}}, s.rejected(now, c.Record.Session, CodeBusy)...)
+	out = append(out, s.held(now, c.Record.Session)...)
 	return append(out, s.replaced(c, "the session before it is alive")...)
 }
 
@@ -264,7 +265,7 @@ func (s *Stream) message(now time.Time, h Heard) []Of {
 	if t := h.Message.Type(); t == TypeBye || t == TypeReject {
 		return nil
 	}
-	return s.reject(id, h, CodeUnknownSession, "this session is not known here: start a new one", 0)
+	return s.reject(now, id, h, CodeUnknownSession, "this session is not known here: start a new one", 0)
 }
 
 func sessionOf(m Message) gk.SessionID {
@@ -318,18 +319,18 @@ const quietFor = time.Minute
 func (s *Stream) hello(now time.Time, m *Hello, in From) []Of {
 	switch {
 	case m.Device != s.Device || m.Stream != s.ID:
-		return s.reject(m.Session, in.Heard, CodeMalformed, "device and stream must be those of the topic", 0)
+		return s.reject(now, m.Session, in.Heard, CodeMalformed, "device and stream must be those of the topic", 0)
 	case in.Revoked:
-		return s.reject(m.Session, in.Heard, CodeRevoked, "this device was revoked: enrol it anew", 0)
+		return s.reject(now, m.Session, in.Heard, CodeRevoked, "this device was revoked: enrol it anew", 0)
 	}
 	version, ok := ChooseVersion(m.Versions, s.cfg.MinVersion, CurrentVersion)
 	if !ok {
-		return s.reject(m.Session, in.Heard, CodeUnsupportedVersion, fmt.Sprintf("minor versions %d to %d are spoken here", s.cfg.MinVersion, CurrentVersion), 0)
+		return s.reject(now, m.Session, in.Heard, CodeUnsupportedVersion, fmt.Sprintf("minor versions %d to %d are spoken here", s.cfg.MinVersion, CurrentVersion), 0)
 	}
 	// The prekeys are of the suite that the device puts first.
 	suite := m.Suites[0]
 	if suite != SuiteMLKEM768X25519 && (suite != SuiteX25519 || !s.cfg.AllowX25519) {
-		return s.reject(m.Session, in.Heard, CodeUnsupportedSuite, "MLKEM768X25519 is asked for; the classical suite only where the operator allows it", 0)
+		return s.reject(now, m.Session, in.Heard, CodeUnsupportedSuite, "MLKEM768X25519 is asked for; the classical suite only where the operator allows it", 0)
 	}
 	if !s.fresh(now, m) {
 		// Also where the nonce expired: the device then proves itself with the new one.
@@ -346,7 +347,7 @@ func (s *Stream) hello(now time.Time, m *Hello, in From) []Of {
 			return nil // its key is confirmed: a repetition that came late
 		}
 		if !l.Record.Ended && now.Sub(s.seen) < s.cfg.SilentAfter {
-			out := s.reject(m.Session, in.Heard, CodeBusy, "another session of this stream is sending", s.cfg.BusyRetry)
+			out := s.reject(now, m.Session, in.Heard, CodeBusy, "another session of this stream is sending", s.cfg.BusyRetry)
 			if s.fresher(now, m) {
 				out = append(out, Of{l, Insists{m.Session}})
 			}
@@ -356,11 +357,11 @@ func (s *Stream) hello(now time.Time, m *Hello, in From) []Of {
 	if s.candidate != nil && now.Sub(s.sends) < s.cfg.SilentAfter {
 		// It has its key, and uses it; only its ACK is still on the way. A HELLO from
 		// before, which a broker kept, must not push it out.
-		return s.reject(m.Session, in.Heard, CodeBusy, "another session of this stream is sending", s.cfg.BusyRetry)
+		return s.reject(now, m.Session, in.Heard, CodeBusy, "another session of this stream is sending", s.cfg.BusyRetry)
 	}
 	place := s.cfg.Place(now)
 	if len(place) == 0 {
-		return s.reject(m.Session, in.Heard, CodeUnavailable, "no transport service is there", time.Second)
+		return s.reject(now, m.Session, in.Heard, CodeUnavailable, "no transport service is there", time.Second)
 	}
 	var out []Of
 	if s.candidate != nil {
@@ -384,15 +385,24 @@ func ChooseVersion(offered []Version, least, most Version) (best Version, ok boo
 	return best, ok
 }
 
-func (s *Stream) reject(session gk.SessionID, h Heard, code Code, text string, retry time.Duration) []Of {
+func (s *Stream) reject(now time.Time, session gk.SessionID, h Heard, code Code, text string, retry time.Duration) []Of {
 	r := &Reject{Session: session, Regarding: Hash(h.Payload), Code: code, Text: text, RetryAfter: uint32(retry.Milliseconds())}
 	if code == CodeUnsupportedVersion {
 		for v := s.cfg.MinVersion; v <= CurrentVersion; v++ {
 			r.Supported = append(r.Supported, v)
 		}
 	}
-	e := gk.Event{Kind: gk.EventSessionRejected, Session: session, Detail: map[string]string{"code": string(code)}}
-	return []Of{{nil, Tell{e}}, {nil, Send{r}}}
+	out := s.rejected(now, session, code)
+	return append(out, Of{nil, Send{r}})
+}
+
+// rejected tells that a session was refused, within a budget: who asks again and again,
+// or a broker that says again what it kept, does not fill the audit trail with it.
+func (s *Stream) rejected(now time.Time, session gk.SessionID, code Code) []Of {
+	if !s.told.Take(now) {
+		return nil
+	}
+	return []Of{{nil, Tell{gk.Event{Kind: gk.EventSessionRejected, Session: session, Detail: map[string]string{"code": string(code)}}}}}
 }
 
 // nonceLife is how long a CHALLENGE can be answered: between one and two of it.

@@ -95,3 +95,36 @@ func TestSessionsThatAreOverAreForgotten(t *testing.T) {
 		t.Error("the first is remembered beyond the bound")
 	}
 }
+
+// Refusals are answered each time, and told of within a budget: who asks again and again
+// does not fill the audit trail.
+func TestRefusalsAreToldWithinABudget(t *testing.T) {
+	s, _ := greeted()
+	s.live = begun(t, t0)
+	s.seen = t0
+	h := greeting(9)
+	h.Versions = []Version{CurrentVersion + 1}
+	told, answered := 0, 0
+	const span, every = 10 * time.Minute, 20 * time.Millisecond
+	for at := time.Duration(0); at < span; at += every {
+		h.Session[1]++
+		for _, of := range s.Step(t0.Add(at), From{Heard: Heard{Message: h}, Revoked: at%(2*every) == 0}) {
+			switch fx := of.Effect.(type) {
+			case Send:
+				if _, is := fx.Message.(*Reject); is {
+					answered++
+				}
+			case Tell:
+				if fx.Event.Kind == gk.EventSessionRejected {
+					told++
+				}
+			}
+		}
+		if at == 0 && told != 1 {
+			t.Error("the first is not told of")
+		}
+	}
+	if answered != int(span/every) || told < 1200 || told > 1301 {
+		t.Errorf("%d answered and %d told of %d", answered, told, span/every)
+	}
+}
