@@ -53,7 +53,7 @@ func (s *source) next() []feature.Packet {
 		kind, first, size = 5, 0x88, 14000+s.rng.NormFloat64()*500
 	}
 	if s.still {
-		size = 60
+		size = 60 / s.scale
 	}
 	rest := int(max(size*s.scale, 40))
 	for part := 0; rest > 0; part++ {

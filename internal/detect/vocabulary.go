@@ -172,8 +172,16 @@ func onQuantum(step, q int) bool {
 
 // novelty counts occasions of unknown words in w, by family.
 func (y *Vocabulary) novelty(w *feature.Window) (n [feature.Families]float64, example [feature.Families]feature.Token) {
+	begun := y.Partial && y.Form == feature.TS && slices.ContainsFunc(w.Tokens.All(), func(c feature.TokenCount) bool {
+		return c.Token.Family() == feature.FamilyParameter && y.said(c.Token)
+	})
 	for _, c := range w.Tokens.All() {
 		if f := c.Token.Family(); !y.Has(c.Token) {
+			// Behind a parameter set of its own, a source has others, of which a cut packet
+			// shows as many as its headers leave room for.
+			if f == feature.FamilyParameter && begun {
+				continue
+			}
 			n[f] += float64(c.Count)
 			example[f] = c.Token
 		}
@@ -285,7 +293,8 @@ func (l *vocabularyLearner) finish() Vocabulary {
 			continue
 		}
 		floor := float64(noveltyFloor)
-		if feature.Family(f) == feature.FamilyParameter && lim.Late == 0 && occasions[f] >= parameterLeastRun {
+		// Of cut packets one sight is none: what shows of a set hangs on the headers before it.
+		if feature.Family(f) == feature.FamilyParameter && !y.Partial && lim.Late == 0 && occasions[f] >= parameterLeastRun {
 			floor = parameterFloor
 		}
 		if feature.Family(f) == feature.FamilyStep && l.form == feature.TS {

@@ -31,7 +31,7 @@ const (
 	// the baseline hides how little its pictures needed, and volumeFallHeld holds. In a TS
 	// the least picture takes 188 bytes; elsewhere it takes some tens, and what is still
 	// above them may be a simple scene: volumeFallBare.
-	volumeFall, volumeFallHeld, volumeFallBare = 2.0, 3.5, 4.5
+	volumeFall, volumeFallHeld, volumeFallBare = 2.0, 3.5, 5.0
 	volumeHeld                                 = 0.05
 	// volumeMedia is how near the media clock must be to its rate in the baseline,
 	// volumeLoss how many packets at most may be missing, and volumeGap how long at

@@ -219,3 +219,28 @@ func TestPictureWordsAreNoNews(t *testing.T) {
 		}
 	}
 }
+
+// What a cut packet shows behind a known parameter set is the source's own.
+func TestParameterSetsBehindOthers(t *testing.T) {
+	const own, behind, other = 3<<28 | 1, 3<<28 | 2, 3<<28 | 3
+	l := newVocabularyLearner(feature.TS)
+	for range 40 {
+		w := &feature.Window{}
+		w.CutPackets = 1
+		w.Tokens.Put(feature.TokenCount{Token: own, Count: 1})
+		l.add(w, 0)
+	}
+	y := l.finish()
+	for _, c := range []struct {
+		words []feature.Token
+		news  float64
+	}{{[]feature.Token{own, behind}, 0}, {[]feature.Token{other}, 1}} {
+		w := &feature.Window{}
+		for _, tok := range c.words {
+			w.Tokens.Put(feature.TokenCount{Token: tok, Count: 1})
+		}
+		if n, _ := y.novelty(w); n[feature.FamilyParameter] != c.news {
+			t.Errorf("%v: %g times unknown, want %g", c.words, n[feature.FamilyParameter], c.news)
+		}
+	}
+}
