@@ -12,7 +12,7 @@ import (
 
 // adversary has one of them do something.
 func (w *world) adversary() {
-	switch n := w.rng.IntN(100); {
+	switch n := w.rng.IntN(114); {
 	case n < 28:
 		w.steal()
 	case n < 38:
@@ -27,8 +27,16 @@ func (w *world) adversary() {
 		w.mallory()
 	case n < 94:
 		w.secondOwner()
-	default:
+	case n < 100:
 		w.backup()
+	case n < 104:
+		w.replayCommands()
+	case n < 108:
+		w.withholdLeases()
+	case n < 111:
+		w.lie()
+	default:
+		w.revoke()
 	}
 }
 
@@ -318,6 +326,10 @@ func (w *world) term() (t uint64) {
 // secondOwner starts a processing service beside one that does not know of it.
 // The first goes as soon as it notices that the second holds its place.
 func (w *world) secondOwner() {
+	if w.config.turns {
+		w.strand()
+		return
+	}
 	old := w.processing.instance
 	if old.p.dead || old.p.doomed {
 		return
@@ -327,7 +339,7 @@ func (w *world) secondOwner() {
 	w.processing.add()
 	w.after(w.between(100*time.Millisecond, 8*time.Second), func() {
 		w.trace("%s stops", old.name)
-		late := w.processing.serving == old.p
+		late := w.disk.termBy == old.p
 		old.stop()
 		if p := w.processing.p; late && !p.dead && p.inherit() {
 			// It was slow to start and so has the later term: whoever is left has been
@@ -341,6 +353,9 @@ func (w *world) secondOwner() {
 
 // backup makes a backup of the store, or brings one back.
 func (w *world) backup() {
+	if len(w.check.revoked) > 0 {
+		return // see revoke
+	}
 	if w.disk.backup == nil || w.chance(0.3) {
 		w.trace("a backup is made")
 		w.disk.save()
@@ -352,9 +367,6 @@ func (w *world) backup() {
 	w.trace("the backup is brought back")
 	w.fault(10 * time.Second)
 	w.check.restored = true
-	for _, o := range w.processing.others {
-		o.stop()
-	}
 	stopped := func(p *process, start func()) {
 		p.kill()
 		if p.inherit() {
@@ -363,5 +375,12 @@ func (w *world) backup() {
 	}
 	stopped(w.kms.p, w.kms.start)
 	stopped(w.processing.p, w.processing.start)
+	for _, o := range w.processing.others {
+		if w.config.turns {
+			stopped(o.p, o.start)
+		} else {
+			o.stop()
+		}
+	}
 	w.disk.restore()
 }

@@ -26,12 +26,19 @@ const (
 	breakBudget      = "budget"      // no bound on what evidence may cause
 	breakTrail       = "trail"       // the audit trail's chain leaves lines out
 	breakRelease     = "release"     // keys are sealed to whoever asks
+	breakLease       = "lease"       // transports believe every lease
+	breakRevoke      = "revoke"      // transports confirm that they wiped keys, and did not
+	breakHold        = "hold"        // an order to hold that comes again is obeyed again
+	breakIngress     = "ingress"     // what a device says of its source rotates its key
+	breakTurn        = "turn"        // the store takes a lease's record whatever was there
+	breakTerm        = "term"        // transports obey whoever has been replaced
 )
 
 // Breakages names the deliberate faults, each with the invariant that catches it.
 var Breakages = map[string]string{
 	breakArming: InvArmed, breakOpening: InvDecrypt, breakSecrecy: InvThief, breakCounting: InvRising, breakIndex: InvIndex,
 	breakPersistence: InvPersisted, breakReturn: InvLive, breakReplay: InvKeyless, breakBudget: InvBudget, breakTrail: InvAudit, breakRelease: InvChosen,
+	breakLease: InvLease, breakRevoke: InvRevoked, breakHold: InvKeyless, breakIngress: InvKeyless, breakTurn: InvOwner, breakTerm: InvOwner,
 }
 
 // breakAfter is when the faults that begin at a time do.
@@ -46,10 +53,13 @@ type reply struct {
 }
 
 const armSubject, switchSubject = string(bus.TransportArm) + ".", string(bus.TransportSwitch) + "."
+const releaseSubject = string(bus.TransportRelease) + "."
 
 // mocked answers a request in a service's place where that is to be broken.
 func (b *busNet) mocked(subject string, _ []byte) []byte {
-	if b.broken(breakArming) && b.engine.now > breakAfter && strings.HasPrefix(subject, armSubject) {
+	arming := b.broken(breakArming) && b.engine.now > breakAfter && strings.HasPrefix(subject, armSubject)
+	wiping := b.broken(breakRevoke) && (strings.HasPrefix(subject, disarmSubject) || strings.HasPrefix(subject, releaseSubject))
+	if arming || wiping {
 		a, err := cbor.Marshal(reply{Reply: cbor.RawMessage{0xa0}})
 		must(err)
 		return a
@@ -65,6 +75,20 @@ func (w *world) provoke() {
 		often = w.steal
 	case breakRelease:
 		often = w.mallory
+	case breakLease:
+		w.after(breakAfter, func() {
+			w.kms.p.inherit() // so that nobody starts it again
+			w.kms.p.kill()
+		})
+		often = w.forgeLeases
+	case breakRevoke:
+		often = w.revoke
+	case breakHold:
+		often = w.forgeHolds
+	case breakIngress:
+		often = w.lie
+	case breakTerm:
+		often = w.strand
 	default:
 		return
 	}
@@ -74,6 +98,21 @@ func (w *world) provoke() {
 		}
 		return !w.quiet
 	})
+}
+
+// forgeHolds makes orders to hold of those that passed, which a transport that does
+// not look at their age takes for new ones.
+func (w *world) forgeHolds() {
+	for _, c := range w.bus.commands {
+		var r bus.HoldRequest
+		if !strings.HasPrefix(c.subject, holdSubject) || cbor.Unmarshal(c.data, &r) != nil {
+			continue
+		}
+		r.Held, r.Term, r.Beat = true, w.term(), 1<<60
+		b, err := cbor.Marshal(r)
+		must(err)
+		w.bus.again(command{c.subject, b})
+	}
 }
 
 // gullible takes every signature for good.

@@ -26,10 +26,13 @@ const (
 	InvBudget    = "budgets hold"
 	InvAudit     = "the audit chain verifies"
 	InvChosen    = "only the key service chooses keys, and only verified receivers are given them"
+	InvLease     = "no key serves longer than the key service vouches for it"
+	InvRevoked   = "nothing of a revoked device is delivered"
+	InvOwner     = "one processing service commands at a time"
 )
 
 // Invariants lists them all.
-var Invariants = []string{InvArmed, InvDecrypt, InvThief, InvRising, InvIndex, InvPersisted, InvLive, InvKeyless, InvBudget, InvAudit, InvChosen}
+var Invariants = []string{InvArmed, InvDecrypt, InvThief, InvRising, InvIndex, InvPersisted, InvLive, InvKeyless, InvBudget, InvAudit, InvChosen, InvLease, InvRevoked, InvOwner}
 
 // Violation is an invariant that did not hold.
 type Violation struct {
@@ -101,6 +104,8 @@ type sessionFacts struct {
 // been told.
 type checker struct {
 	*world
+	standings
+	turns
 	keys      map[place]*keyFacts
 	prints    map[fingerprint]place
 	receivers map[string]string // owner by key id
@@ -120,7 +125,7 @@ type checker struct {
 
 func newChecker(w *world) *checker {
 	return &checker{
-		world: w, keys: map[place]*keyFacts{}, prints: map[fingerprint]place{}, receivers: map[string]string{},
+		world: w, standings: newStandings(), turns: newTurns(), keys: map[place]*keyFacts{}, prints: map[fingerprint]place{}, receivers: map[string]string{},
 		streams: map[gk.StreamID]*streamFacts{}, raised: map[*encoder]gk.Epoch{}, jumped: map[gk.StreamID]time.Duration{}, taken: map[spot]gk.Epoch{}, within: map[spot]place{}, lapsed: map[gk.TransportID]bool{}, byReason: map[gk.Reason]uint64{},
 	}
 }
@@ -203,6 +208,7 @@ func (c *checker) opened(role string, e gkrp.KeyEnvelope, f fingerprint, m keyri
 // armed: a transport said that it can open an epoch.
 func (c *checker) armed(t *transportRole, r bus.ArmRequest) {
 	k := c.facts(place{r.Stream, r.Session, r.Epoch})
+	c.bears(r.Stream, r.Epoch, r.Session)
 	if k.armed[t.id] != t.run {
 		delete(k.begins, t.id)
 	}
@@ -296,8 +302,17 @@ func (c *checker) event(p *process, data []byte) {
 		if e.Reason.Urgent() {
 			c.spent(p, e)
 		}
+		if e.Reason == gk.ReasonSource {
+			c.forSource(e)
+		}
 	case gk.EventProof:
 		c.accused(e, "proof")
+	case gk.EventAlertOpened:
+		if e.Detail["class"] == string(bus.ClassSource) {
+			c.sources[e.Stream]++
+		}
+	case gk.EventStreamHeld:
+		c.heldBy(gk.TransportID(p.name), e.Stream)
 	case gk.EventLeaseLapsed:
 		c.lapsed[gk.TransportID(p.name)] = true
 	case gk.EventIdentity:
@@ -369,6 +384,7 @@ func (c *checker) beginWatch() {
 // endWatch: every stream is live, and rotated while it was watched.
 func (c *checker) endWatch() {
 	c.audit.verify()
+	c.inTurn()
 	for _, e := range c.encoders {
 		s := c.of(e.stream())
 		switch {

@@ -21,6 +21,8 @@ type disk struct {
 	rev     uint64
 	stalled time.Duration // until then nothing is answered
 	backup  map[string]entry
+	termBy  *process         // whose write of the fencing term was the last
+	before  map[string]entry // of a lease's record: what stale reads show
 }
 
 var errNoAnswer = errors.New("sim: the store did not answer")
@@ -45,7 +47,7 @@ func (s *shelf) op(ctx context.Context, write bool, do func()) error {
 	if d.chance(f.slow) {
 		delay = d.between(0, f.delay)
 	}
-	if left := d.stalled - d.engine.now; left > 0 {
+	if left := max(d.stalled, d.stranded[p.name]) - d.engine.now; left > 0 {
 		delay += left
 	}
 	if write && p.fuse.burns() {
@@ -88,6 +90,10 @@ func (s *shelf) Get(ctx context.Context, key string) (e store.Entry, err error) 
 	if err = s.op(ctx, false, func() { e, found = s.d.entries[key] }); err != nil {
 		return store.Entry{}, err
 	}
+	// The store promises that reads follow writes. A lease must not depend on it.
+	if was := s.d.before[key]; was.Revision != 0 && s.d.chance(s.d.staleReads()) {
+		e, found = was, true
+	}
 	if !found {
 		return store.Entry{}, store.ErrNotFound
 	}
@@ -105,6 +111,13 @@ func (s *shelf) write(ctx context.Context, key string, value []byte, refuse func
 		}
 		s.d.rev++
 		rev = s.d.rev
+		switch key {
+		case termRecord:
+			s.d.termBy = s.p
+		case ownerRecord:
+			s.d.before = map[string]entry{key: old}
+			s.d.check.leaseWritten(s.p, value, exists)
+		}
 		if s.d.broken(breakPersistence) && strings.HasPrefix(key, "key.") || s.d.broken(breakCounting) && strings.HasPrefix(key, "head.") && exists {
 			return
 		}
@@ -127,7 +140,7 @@ func (s *shelf) Create(ctx context.Context, key string, value []byte) (uint64, e
 
 func (s *shelf) Update(ctx context.Context, key string, value []byte, rev uint64) (uint64, error) {
 	return s.write(ctx, key, value, func(old store.Entry, _ bool) error {
-		if old.Revision != rev {
+		if old.Revision != rev && !(key == ownerRecord && s.d.broken(breakTurn)) {
 			return store.ErrConflict
 		}
 		return nil

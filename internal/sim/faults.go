@@ -31,7 +31,11 @@ func (w *world) strike() {
 	case n < 40:
 		w.crash(w.kms.p, w.kms.start)
 	case n < 47:
-		w.crash(w.processing.p, w.processing.start)
+		i := w.processing.instance
+		if w.config.turns {
+			i = w.processing.any()
+		}
+		w.crash(i.p, i.start)
 	case n < 50:
 		w.stall()
 	case n < 56:
@@ -141,6 +145,9 @@ func (w *world) isolate() {
 	if w.chance(0.5) {
 		w.trace("%s is cut off the bus for %v", p.name, d)
 		w.isolated[p.name] = w.engine.now + d
+		if w.config.turns { // where there are several of a role, the store is reached over the bus
+			w.stranded[p.name] = w.engine.now + d
+		}
 		return
 	}
 	w.trace("%s is cut off the broker for %v", p.name, d)
@@ -159,6 +166,9 @@ func (w *world) operator() {
 	}
 	for range 1 + w.rng.IntN(3) {
 		w.trace("order: rotate %s for %s", e.stream(), reason)
+		if reason == gk.ReasonSource {
+			w.check.sources[e.stream()]++
+		}
 		w.processing.svc.Order(e.stream(), reason)
 	}
 }
@@ -170,7 +180,10 @@ func (w *world) heal() {
 	w.weather = calm
 	clear(w.isolated)
 	clear(w.away)
+	clear(w.stranded)
 	w.withhold = nil
+	w.bus.denied = nil
+	clear(w.liars)
 	w.disk.stalled = 0
 	for _, p := range w.everybody() {
 		p.fuse.left = 0

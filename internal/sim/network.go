@@ -45,6 +45,8 @@ type busNet struct {
 	listeners  []*listener
 	responders []*responder
 	outbox     []news
+	commands   []command // of what passed; the adversary's memory
+	denied     []denial
 }
 
 type listener struct {
@@ -91,7 +93,8 @@ func (b *busNet) announced(p *process, data []byte) {
 	must(cbor.Unmarshal(data, &a))
 	for _, t := range b.transports {
 		if t.p == p {
-			t.here = a.TransportReceiver
+			t.here, t.announced = a.TransportReceiver, a
+			b.check.announcedBeat(t, a)
 		}
 	}
 }
@@ -114,7 +117,7 @@ func (b *busNet) settle() {
 	}
 	for _, n := range out {
 		for _, l := range b.listeners {
-			if !hears(l.subject, n.subject) || l.p.dead || b.cut(n.p, l.p) {
+			if !hears(l.subject, n.subject) || l.p.dead || b.cut(n.p, l.p) || b.denies(n.subject) {
 				continue
 			}
 			for _, d := range b.arrivals(b.weather.bus) {
@@ -169,6 +172,8 @@ func (o *port) Request(ctx context.Context, subject string, data []byte) (answer
 			to = r
 		}
 	}
+	b.keep(subject, data)
+	confirmed := b.check.ordersHold(p, subject, data)
 	answered := false
 	woken := p.park(func(wake func()) {
 		left, ok := remaining(ctx)
@@ -176,7 +181,7 @@ func (o *port) Request(ctx context.Context, subject string, data []byte) (answer
 			panic("sim: a request without a deadline: " + subject)
 		}
 		b.after(left, wake)
-		if b.isolated[p.name] > b.engine.now {
+		if b.isolated[p.name] > b.engine.now || b.denies(subject) {
 			return // whoever is cut off is told nothing
 		}
 		if to == nil {
@@ -208,8 +213,14 @@ func (o *port) Request(ctx context.Context, subject string, data []byte) (answer
 	switch {
 	case !woken || p.dead:
 		return nil, errCrashed
-	case err != nil || answered:
-		return answer, err
+	case err != nil:
+		return nil, err
+	case answered:
+		var rep reply
+		if must(cbor.Unmarshal(answer, &rep)); rep.Refusal == nil {
+			confirmed()
+		}
+		return answer, nil
 	}
 	answered = true // what comes now comes too late
 	return nil, context.DeadlineExceeded
@@ -220,7 +231,7 @@ func (b *busNet) serve(r *responder, subject string, data []byte) []byte {
 		return a
 	}
 	ctx, _ := r.p.WithTimeout(r.p.context(), 10*time.Second)
-	a := r.handle(ctx, subject, data)
+	a := r.handle(ctx, subject, b.unfenced(subject, data))
 	b.overhear(r, subject, data, a)
 	return a
 }
@@ -233,6 +244,10 @@ func (b *busNet) overhear(r *responder, subject string, data, answer []byte) {
 			b.trace("%s refuses %s: %s: %s", r.p.name, subject, rep.Refusal.Code, rep.Refusal.Text)
 		}
 	}
+	if r.p == b.kms.p {
+		b.check.answered(subject, answer)
+	}
+	b.check.obeyed(r, subject, data, answer)
 	arm, tell := strings.HasPrefix(subject, armSubject), strings.HasPrefix(subject, switchSubject)
 	if !arm && !tell {
 		return
@@ -299,6 +314,7 @@ func (d *desk) Send(topic string, payload []byte) error {
 	if d.p.dead {
 		return errCrashed
 	}
+	payload = d.lied(topic, payload)
 	l := letter{d.b.engine.now, d.p, topic, bytes.Clone(payload)}
 	if len(d.b.record) < remembered {
 		d.b.record = append(d.b.record, l)

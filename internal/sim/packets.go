@@ -180,7 +180,7 @@ func (c *checker) displaced(t *transportRole, d datagram) bool {
 // ended reports whether a session is no longer the one that the stream runs.
 func (c *checker) ended(p place) bool {
 	x := c.session(p.stream, p.session)
-	if x == nil || x.over || c.usurped(p) {
+	if x == nil || x.over || c.usurped(p) || c.banned(p) {
 		return true
 	}
 	// A candidate may have to give way after it was given a key.
@@ -233,6 +233,9 @@ func (c *checker) tapped(t *transportRole, stream gk.StreamID, index gk.Index, p
 	if !ok || i != index {
 		c.violate(InvThief, "%s delivers what nobody sent: %x at index %d", t.id, payload, index)
 		return
+	}
+	if kind != fromNobody {
+		c.entitled(t, stream, epoch)
 	}
 	switch kind {
 	case fromDevice:

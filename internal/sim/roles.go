@@ -36,7 +36,8 @@ func (r *kmsRole) start() {
 	r.p, r.svc = p, nil
 	p.start(func() {
 		svc, err := kms.New(p.context(), kms.Config{
-			KEK: kms.KEK{URI: "file:" + r.opt.Dir + "/kek"}, Host: p,
+			Lease: r.config.lease,
+			KEK:   kms.KEK{URI: "file:" + r.opt.Dir + "/kek"}, Host: p,
 			KEM: r.kem("kms"), Sign: r.suite.sign, Verifier: r.kmsVerifier,
 		}, &shelf{p, r.disk}, &port{p, r.bus})
 		if err == nil {
@@ -86,6 +87,7 @@ type transportRole struct {
 	kmsPublic   ed25519.PublicKey
 	run         int                   // counts its starts
 	here        bus.TransportReceiver // as it announces itself
+	announced   bus.TransportAnnouncement
 }
 
 func (r *transportRole) start() {
@@ -96,6 +98,9 @@ func (r *transportRole) start() {
 	must(err)
 	verifier, err := r.suite.verifier(r.kmsPublic)
 	must(err)
+	if r.broken(breakLease) {
+		verifier = gullible{}
+	}
 	cfg := transport.Defaults()
 	// Rotations follow one another a thousand times as fast as on a site. Slots that
 	// are kept to watch for misuse must not outlast a minute's worth of them.
@@ -181,35 +186,45 @@ func (i *instance) start() {
 	if r.broken(breakBudget) {
 		cfg.Urgent.Burst, cfg.UrgentSite.Burst = 1000, 1000
 	}
+	if r.config.turns {
+		p.start(func() { i.inTurn(p, func() { i.serve(p, cfg, signer) }) })
+		return
+	}
+	p.start(func() { i.serve(p, cfg, signer) })
+}
+
+// serve runs the service.
+func (i *instance) serve(p *process, cfg processing.Config, signer gkrp.Signer) {
+	r := i.role
 	svc := processing.New(cfg, &port{p, r.bus}, &desk{p, r.broker}, &shelf{p, r.disk}, signer, r.controller, r.log.With("began", p.began))
-	p.start(func() {
-		_, err := svc.Start(p.context())
-		if p.dead {
-			return
+	_, err := svc.Start(p.context())
+	if p.dead {
+		return
+	}
+	if err != nil {
+		r.trace("%s does not start: %v", p.name, err)
+		i.anew(p, again)
+		return
+	}
+	r.svc, r.serving = svc, p
+	r.every(100*time.Millisecond, 100*time.Millisecond, func() bool {
+		select {
+		case <-svc.Outranked():
+			r.trace("%s has to start anew under a later term", p.name)
+			i.anew(p, 0)
+			return false
+		default:
+			return !p.dead
 		}
-		if err != nil {
-			r.trace("%s does not start: %v", p.name, err)
-			r.after(0, p.kill)
-			if p.inherit() {
-				r.after(again, i.start)
-			}
-			return
-		}
-		r.svc, r.serving = svc, p
-		r.every(100*time.Millisecond, 100*time.Millisecond, func() bool {
-			select {
-			case <-svc.Outranked():
-				if p.inherit() {
-					r.trace("%s starts anew under a later term", p.name)
-					p.kill()
-					i.start()
-				}
-				return false
-			default:
-				return !p.dead
-			}
-		})
 	})
+}
+
+// anew ends a run of the instance, and has its supervisor begin the next after d.
+func (i *instance) anew(p *process, d time.Duration) {
+	i.role.after(0, p.kill)
+	if p.inherit() {
+		i.role.after(d, i.start)
+	}
 }
 
 // encoder is a device with one stream, or the clone of one.

@@ -69,6 +69,7 @@ type world struct {
 	quiet    bool
 	isolated map[string]time.Duration // from the bus, until
 	away     map[string]time.Duration // from the broker, until
+	stranded map[string]time.Duration // from the store, until
 	withhold []rule
 	log      *slog.Logger
 	digest   uint64
@@ -82,6 +83,7 @@ type world struct {
 	guests     []*process                    // who has no business here
 	cutOff     map[gk.DeviceID]time.Duration // devices whose packets a thief takes off the path, until
 	tapes      []capture                     // what an outsider recorded
+	liars      map[gk.DeviceID]time.Duration // devices that lie about their source, until
 	crashes    uint64
 	config     streamConfig
 	lastFault  time.Duration
@@ -92,6 +94,8 @@ type streamConfig struct {
 	every   time.Duration
 	packets uint64
 	pace    time.Duration // between two packets
+	lease   time.Duration // of keys at transports
+	turns   bool          // processing services serve in turn, by a lease in the store
 }
 
 // start is what the clocks show when a run begins.
@@ -113,7 +117,7 @@ func newWorld(o Options) *world {
 	e := &engine{rng: rand.New(rand.NewPCG(o.Seed, 0x6761_6974))}
 	w := &world{
 		engine: e, opt: o, weather: calm, log: slog.New(slog.DiscardHandler),
-		isolated: map[string]time.Duration{}, away: map[string]time.Duration{}, cutOff: map[gk.DeviceID]time.Duration{},
+		isolated: map[string]time.Duration{}, stranded: map[string]time.Duration{}, away: map[string]time.Duration{}, cutOff: map[gk.DeviceID]time.Duration{}, liars: map[gk.DeviceID]time.Duration{},
 		random: seeded{rand.New(rand.NewPCG(o.Seed, 0x6b65_6570))},
 	}
 	if o.Trace != nil {
@@ -137,7 +141,9 @@ func newWorld(o Options) *world {
 	w.config = streamConfig{
 		every: w.between(100*time.Millisecond, 400*time.Millisecond),
 		pace:  w.between(20*time.Millisecond, 60*time.Millisecond),
+		lease: w.between(9*time.Second, 30*time.Second),
 	}
+	w.config.turns = w.chance(0.4) && !o.Calm || w.broken(breakTurn) || w.broken(breakTerm)
 	if w.chance(0.3) {
 		w.config.packets = uint64(10 + w.rng.IntN(60))
 	}
@@ -313,6 +319,9 @@ func (w *world) setUp() {
 		t.start()
 	}
 	w.processing.add()
+	if w.config.turns {
+		w.processing.add()
+	}
 	for _, e := range w.encoders {
 		w.after(w.between(50*time.Millisecond, 500*time.Millisecond), e.start)
 	}
