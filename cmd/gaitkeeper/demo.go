@@ -117,7 +117,7 @@ func (v *demoView) erase() {
 func (v *demoView) draw(s demo.State) {
 	clock := fmt.Sprintf("%.0f s", s.Running.Seconds())
 	if v.total > 0 {
-		clock += fmt.Sprintf(" of %.0f s", v.total.Seconds())
+		clock = fmt.Sprintf("%.0f s of %.0f s", min(s.Running, v.total).Seconds(), v.total.Seconds())
 	}
 	if s.Act != "" {
 		clock += ", " + s.Act
@@ -160,16 +160,17 @@ func printSummary(w io.Writer, s demo.Summary) {
 	}
 	fmt.Fprintf(w, `
   packets       %d sent, %d delivered, %d lost (%d dropped by the media path), %d undecryptable
-  rotations     %d (%s)
+`, s.PacketsSent, s.PacketsDelivered, s.PacketsLost, s.Dropped(), s.Undecryptable)
+	if s.Rotations.Count == 0 {
+		fmt.Fprintln(w, "  rotations     none: it ended before the key was due")
+	} else {
+		fmt.Fprintf(w, `  rotations     %d (%s)
   decision to device ready   p50 %.1f ms, p99 %.1f ms, max %.1f ms
   decision to first packet   p50 %.1f ms, p99 %.1f ms, max %.1f ms
-  delivered     sha256 %s
-                %s
-`, s.PacketsSent, s.PacketsDelivered, s.PacketsLost, s.Dropped(), s.Undecryptable,
-		s.Rotations.Count, strings.Join(reasons, ", "),
-		s.RotationMS.P50, s.RotationMS.P99, s.RotationMS.Max,
-		s.FirstPacketMS.P50, s.FirstPacketMS.P99, s.FirstPacketMS.Max,
-		s.SHA256Delivered, same)
+`, s.Rotations.Count, strings.Join(reasons, ", "), s.RotationMS.P50, s.RotationMS.P99, s.RotationMS.Max,
+			s.FirstPacketMS.P50, s.FirstPacketMS.P99, s.FirstPacketMS.Max)
+	}
+	fmt.Fprintf(w, "  delivered     sha256 %s\n                %s\n", s.SHA256Delivered, same)
 }
 
 func printStory(w io.Writer, s demo.Summary) {
