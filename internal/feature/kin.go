@@ -133,12 +133,12 @@ func (t Token) Filler(form Form) bool {
 	case form == TS:
 		u, ok := t.startCode()
 		return ok && (u&0x9f == filler264 || u == filler265<<1)
-	case t.Family() != FamilyUnit || v>>24 != 0:
+	case t.Family() != FamilyUnit:
 		return false
-	case form == H264:
-		return v&0x9f == filler264
+	case form == H264: // alone or in an aggregate, of any importance
+		return v&^(1<<16|intraReference) == filler264
 	case form == H265:
-		return v>>8&0x3f == filler265
+		return v&^(1<<20|0xff) == filler265<<8
 	}
 	return false
 }
