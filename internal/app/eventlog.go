@@ -36,8 +36,11 @@ func levelOf(kind gk.EventKind) slog.Level {
 // the order of their names.
 func logEvent(log *slog.Logger, e gk.Event) {
 	level := levelOf(e.Kind)
-	if e.Kind == gk.EventRotationDone && e.Reason == gk.ReasonStart { // the session's start tells it
+	switch {
+	case e.Kind == gk.EventRotationDone && e.Reason == gk.ReasonStart: // the session's start tells it
 		level = slog.LevelDebug
+	case e.Kind == gk.EventAlertOpened && e.Detail["severity"] == "notice": // a change that was announced
+		level = slog.LevelInfo
 	}
 	if !log.Enabled(context.Background(), level) {
 		return

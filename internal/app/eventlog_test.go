@@ -21,6 +21,8 @@ func TestEventsAreLogged(t *testing.T) {
 		{gk.Event{Kind: gk.EventRotationDone, Stream: "cam-1", Epoch: 3, Reason: gk.ReasonProof, Took: 5 * time.Millisecond},
 			"level=INFO msg=rotation-done stream=cam-1 epoch=3 reason=proof took=5ms"},
 		{gk.Event{Kind: gk.EventRotationDone, Stream: "cam-1", Epoch: 1, Reason: gk.ReasonStart}, ""},
+		{gk.Event{Kind: gk.EventAlertOpened, Stream: "cam-1", Detail: map[string]string{"severity": "notice", "done": "planned"}},
+			"level=INFO msg=alert-opened stream=cam-1 done=planned severity=notice"},
 		{gk.Event{Kind: "something-new", Device: "cam-1"}, "level=INFO msg=something-new device=cam-1"},
 		{gk.Event{Kind: gk.EventEpochArmed, Stream: "cam-1"}, ""},
 		{gk.Event{Kind: gk.EventKeyState, Stream: "cam-1"}, ""},
