@@ -39,6 +39,9 @@ var (
 	foreign = style{fps: 30, gop: 60, predicted: 11, fragment: 1380, nal: 0x20, sps: 0x28}
 )
 
+// drawn is how many bytes of a fragment are its own. Meters look at less.
+const drawn = 64
+
 func newEncoder(seed uint64, s style) *encoder {
 	return &encoder{rng: rand.New(rand.NewPCG(seed, 17)), meter: feature.NewMeter(feature.H264), style: s, jitter: 2e6}
 }
@@ -77,10 +80,10 @@ func (e *encoder) picture() {
 			size = 100 + e.rng.IntN(e.style.fragment-200)
 		}
 		body := append(e.body[:0], head...)
-		for len(body) < size {
+		for len(body) < drawn {
 			body = binary.LittleEndian.AppendUint64(body, e.rng.Uint64())
 		}
-		e.packet(at+int64(i)*200e3, body[:size], i == n-1)
+		e.packet(at+int64(i)*200e3, e.body[:size], i == n-1)
 	}
 	e.frame++
 	e.ts += uint32(90000 / e.style.fps)
