@@ -9,5 +9,6 @@ const (
 	EventSettingRejected EventKind = "setting-rejected" // it alarmed more in the shadow than was expected
 	EventSettingReverted EventKind = "setting-reverted" // an earlier one decides again
 	EventTuningRefused   EventKind = "tuning-refused"   // stored settings and labels were changed by somebody, or do not read; Detail has why
+	EventAlertsRefused   EventKind = "alerts-refused"   // stored alerts were changed by somebody, put back, or are not sealed; Detail has why
 	EventTuningAuto      EventKind = "tuning-auto"      // proposals of the system itself are taken, or no more
 )

@@ -42,14 +42,20 @@ type StreamWindow struct {
 func (w StreamWindow) From() gk.TransportID { return w.Transport }
 
 // The kinds of content that may be sealed. A profile and the settings of a stream that
-// are older than what was opened before are refused; of scores and windows there are
-// many, and their version is which.
+// are older than what was opened before are refused, as are alerts and the fleet's
+// settings; of scores, contexts and windows there are many, and their version is which.
 const (
 	SealedProfile = "profile"
 	SealedTuning  = "tuning"  // labels and settings
 	SealedScores  = "scores"  // what detectors said, a stretch
 	SealedWindows = "windows" // a recording of windows
+	SealedAlerts  = "alerts"  // a stream's alerts
+	SealedContext = "context" // what detectors said around an alert, which the version numbers
+	SealedFleet   = "fleet"   // what new streams start from, of the stream [FleetPlace]
 )
+
+// FleetPlace stands for the stream in the place of what is the fleet's.
+const FleetPlace = gk.StreamID("fleet")
 
 // MaxSealed bounds what is sealed, in bytes.
 const MaxSealed = 192 << 10

@@ -103,6 +103,10 @@ type TuningInfo struct {
 	Budget   time.Duration `cbor:"9,keyasint" json:"budget_ns"`
 	Left     int           `cbor:"10,keyasint" json:"rotations_left"`
 	Observed time.Duration `cbor:"11,keyasint" json:"shadow_observed_ns,omitzero"` // of the setting in the shadow
+	// Searched is when the system last looked for better settings by itself, Next when it
+	// will; zero where it did not or will not.
+	Searched time.Time `cbor:"12,keyasint,omitzero" json:"searched,omitzero"`
+	Next     time.Time `cbor:"13,keyasint,omitzero" json:"next_search,omitzero"`
 }
 
 // TuningLabels counts what is known.

@@ -62,8 +62,9 @@ func (s *Service) opened(ctx context.Context, p bus.SealPlace) (rec sealedRecord
 
 // noteOpened refuses a version older than one that was opened, and remembers this one.
 func (s *Service) noteOpened(ctx context.Context, p bus.SealPlace) error {
-	if p.Kind == bus.SealedScores || p.Kind == bus.SealedWindows {
-		return nil
+	switch p.Kind {
+	case bus.SealedScores, bus.SealedWindows, bus.SealedContext:
+		return nil // there are many, each of a version of its own
 	}
 	rec, rev, err := s.opened(ctx, p)
 	switch {
@@ -91,7 +92,7 @@ func (s *Service) noteOpened(ctx context.Context, p bus.SealPlace) error {
 
 func boundToPlace(p bus.SealPlace) ([]byte, error) {
 	switch p.Kind {
-	case bus.SealedProfile, bus.SealedTuning, bus.SealedScores, bus.SealedWindows:
+	case bus.SealedProfile, bus.SealedTuning, bus.SealedScores, bus.SealedWindows, bus.SealedAlerts, bus.SealedContext, bus.SealedFleet:
 	default:
 		return nil, bus.Refuse(bus.CodeBadRequest, "%q is nothing that is sealed here", p.Kind)
 	}

@@ -94,6 +94,24 @@ func TestOlderVersionsDoNotComeBack(t *testing.T) {
 	if _, r := seal(4); r.Newest != 4 {
 		t.Errorf("newest is %d, want 4", r.Newest)
 	}
+	var err error
+	for kind, again := range map[string]bool{bus.SealedAlerts: false, bus.SealedFleet: false, bus.SealedTuning: false, bus.SealedContext: true, bus.SealedScores: true} {
+		var sealed [2]bus.SealReply
+		place := bus.SealPlace{Kind: kind, Stream: bus.FleetPlace}
+		for i := range sealed {
+			place.Version = uint64(i + 1)
+			if sealed[i], err = s.seal(ctx, bus.SealRequest{Place: place, Content: []byte("gait")}); err != nil {
+				t.Fatal(err)
+			}
+			if err := open(place, sealed[i]); err != nil {
+				t.Errorf("%s %d: %v", kind, i+1, err)
+			}
+		}
+		place.Version = 1
+		if err := open(place, sealed[0]); (err == nil) != again {
+			t.Errorf("%s: version 1 after 2: %v", kind, err)
+		}
+	}
 	other := p3
 	other.Stream = "cam-2"
 	rep, err := s.seal(ctx, bus.SealRequest{Place: other, Content: []byte("gait")})
