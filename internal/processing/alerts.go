@@ -3,6 +3,7 @@ package processing
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,6 +50,15 @@ func (k *alertBook) restore(now time.Time, number uint64, all []bus.Alert) {
 			k.finish(now, a, outcomeAtEnd(a))
 		}
 	}
+}
+
+// numberOf is the number in the name of an alert, 0 for what is none.
+func numberOf(id string) uint64 {
+	n, err := strconv.ParseUint(id[strings.LastIndexByte(id, '.')+1:], 10, 32)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // get finds an open alert of a class.

@@ -16,8 +16,8 @@ import (
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
 )
 
-// What is kept of a stream's behaviour: the profile, which the key management
-// service encrypts, and the alerts. First tokens of their keys in the store.
+// What is kept of a stream's behaviour: the profile and the alerts, which the key
+// management service encrypts. First tokens of their keys in the store.
 const (
 	profileToken = "profile"
 	alertsToken  = "alerts"
@@ -29,12 +29,6 @@ type envelope struct {
 	Term    uint64 `cbor:"1,keyasint"`
 	Version uint64 `cbor:"2,keyasint"`
 	Content []byte `cbor:"3,keyasint"`
-}
-
-// alertsRecord is the content under [alertsToken].
-type alertsRecord struct {
-	Number uint64      `cbor:"1,keyasint"`
-	Alerts []bus.Alert `cbor:"2,keyasint"`
 }
 
 // keepMode keeps times to the nanosecond.
@@ -86,7 +80,11 @@ var errRefused = errors.New("refused")
 func (st *stream) load() {
 	st.svc.beside(st.loadTuning)
 	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
-		p, a, err := st.kept()
+		a, why, err := st.keptAlerts()
+		var p profileRecord
+		if err == nil {
+			p, err = st.keptProfile()
+		}
 		if err == nil || errors.Is(err, errRefused) {
 			st.post(func() {
 				refused := ""
@@ -96,6 +94,10 @@ func (st *stream) load() {
 				st.behaviour.loaded(st.svc.now(), p, refused, a.Number, a.Alerts)
 				st.react()
 			})
+			if why != "" {
+				st.svc.log.Error("the stored alerts are not believed; the audit trail has them", "stream", st.id, "error", why)
+				st.svc.tell(gk.Event{Kind: gk.EventAlertsRefused, Stream: st.id, Device: st.device, Detail: map[string]string{"why": why}})
+			}
 			return
 		}
 		if st.svc.ctx.Err() != nil {
@@ -108,35 +110,25 @@ func (st *stream) load() {
 	}
 }
 
-func (st *stream) kept() (p profileRecord, a alertsRecord, err error) {
+// keptProfile reads the profile. One that is refused is an error that says why.
+func (st *stream) keptProfile() (p profileRecord, err error) {
 	ctx, cancel := st.svc.cfg.Host.WithTimeout(st.svc.ctx, callTimeout)
 	defer cancel()
-	e, err := st.alertsFile.read(ctx)
-	if err != nil {
-		return p, a, err
-	}
-	if len(e.Content) > 0 {
-		// Alerts that do not read are lost, and no reason to stop.
-		if err := cbor.Unmarshal(e.Content, &a); err != nil {
-			st.svc.log.Error("the stored alerts do not read", "stream", st.id, "error", err)
-			a = alertsRecord{}
-		}
-	}
-	e, err = st.profileFile.read(ctx)
+	e, err := st.profileFile.read(ctx)
 	if err != nil || len(e.Content) == 0 {
-		return p, a, err
+		return p, err
 	}
 	rep, err := bus.KMSUnseal.Do(ctx, st.svc.conn, bus.UnsealRequest{Place: st.place(e.Version), Sealed: e.Content})
 	if bus.CodeOf(err) == bus.CodeUnauthorized {
-		return profileRecord{}, a, fmt.Errorf("%w: %v", errRefused, err)
+		return profileRecord{}, fmt.Errorf("%w: %v", errRefused, err)
 	}
 	if err != nil {
-		return p, a, err
+		return p, err
 	}
 	if p, err = unpackProfile(rep.Content); err != nil {
-		return profileRecord{}, a, fmt.Errorf("%w: %v", errRefused, err)
+		return profileRecord{}, fmt.Errorf("%w: %v", errRefused, err)
 	}
-	return p, a, nil
+	return p, nil
 }
 
 func (st *stream) place(version uint64) bus.SealPlace {
@@ -176,15 +168,6 @@ func (st *stream) sealProfile(ctx context.Context, p *profileRecord) ([]byte, er
 		version := p.Version
 		st.post(func() { st.behaviour.profile.Version = max(st.behaviour.profile.Version, version) })
 	}
-}
-
-// saveAlerts has the alerts written.
-func (st *stream) saveAlerts() {
-	r := alertsRecord{Number: st.behaviour.alerts.number, Alerts: cloneAlerts(st.behaviour.alerts.all)}
-	st.alertsFile.write(func(context.Context) (envelope, error) {
-		b, err := keepMode.Marshal(r)
-		return envelope{Version: r.Number, Content: b}, err
-	}, nil)
 }
 
 // file is one record of a stream that is written newest only, by compare-and-set.
@@ -318,14 +301,4 @@ func (f *file) put(next *writing) error {
 		return errFenced
 	}
 	return err // the next try goes over the revision just read
-}
-
-// cloneAlerts copies what the stream's goroutine goes on changing.
-func cloneAlerts(all []bus.Alert) []bus.Alert {
-	out := make([]bus.Alert, len(all))
-	copy(out, all)
-	for i := range out {
-		out[i].Evidence = append([]string(nil), out[i].Evidence...)
-	}
-	return out
 }

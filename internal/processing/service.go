@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
@@ -91,8 +92,10 @@ type Service struct {
 	protocol   gkrp.StreamConfig
 	site       lockedBudget
 	tuning     chan struct{} // whoever tunes a stream holds it
-	strangers  siteWatch
-	door       *door
+
+	fleetRefused atomic.Uint64 // the revision of the fleet's settings that was told to be refused
+	strangers    siteWatch
+	door         *door
 
 	mu         sync.Mutex
 	streams    map[gk.StreamID]*stream

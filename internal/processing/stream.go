@@ -30,6 +30,7 @@ type stream struct {
 	behaviour               *behaviour
 	measured                feature.Window // the newest, decoded
 	profileFile, alertsFile *file
+	alertsVersion           uint64 // under which alerts were last sealed; as file.revision is
 	tuner                   *tuner
 	holding                 holding
 	reports                 reportWatch

@@ -14,7 +14,6 @@ import (
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
-	"github.com/gaitkeeper/gaitkeeper/internal/episode"
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
 	"github.com/gaitkeeper/gaitkeeper/internal/tune"
 )
@@ -25,7 +24,10 @@ import (
 //	tuning_live.go   the stream's goroutine: scores are kept, settings shadowed and watched
 //	tuning_label.go  what operators say
 //	tuning_data.go   labels and history → what there is to tune by
-//	tuning_run.go    the search, by night or when asked
+//	tuning_context.go  the scores around every alert, kept from when it opens
+//	tuning_run.go    the search when asked, and what follows from it
+//	tuning_night.go  the search by itself
+//	tuning_fleet.go  what new streams start from
 //
 // The record is changed by compare-and-set, one change at a time: a change is worked
 // out on a copy, written down, and only then does anything follow from it. So a crash
@@ -62,9 +64,9 @@ const (
 
 	// maxLabels bounds the labels of a stream; the eldest go first.
 	maxLabels = 256
-	// sourceBurst is how many rotations evidence about the source may cause in a row.
-	// In any sourceBurst times FalseEvery there are no more, less those that were real.
-	sourceBurst = 3
+	// sourceBurst is how many rotations evidence about the source may cause in a row; see
+	// [tune.Rotations].
+	sourceBurst = tune.Burst
 	// maxTuning bounds an unpacked record, in bytes.
 	maxTuning = 16 << 20
 )
@@ -80,10 +82,16 @@ type tuningRecord struct {
 	Version uint64
 	Guard   tune.Guard
 	Labels  []label
+	// Searched is when the system last looked for better settings by itself, and Next
+	// when it is the stream's turn again: a service that is off at that hour does it
+	// when it is there.
+	Searched, Next time.Time
 }
 
 func (r *tuningRecord) clone() tuningRecord {
-	return tuningRecord{Version: r.Version, Guard: r.Guard.Clone(), Labels: slices.Clone(r.Labels)}
+	out := *r
+	out.Guard, out.Labels = r.Guard.Clone(), slices.Clone(r.Labels)
+	return out
 }
 
 // put adds a label, in the place of one with its id.
@@ -257,7 +265,11 @@ func (t *tuner) read(ctx context.Context) error {
 			reason = "the stored settings were refused: " + refused
 			t.tellRefused(refused)
 		}
-		t.record.Guard = tune.NewGuard(svc.now(), svc.prior(ctx), reason)
+		prior, err := svc.prior(ctx)
+		if err != nil {
+			return err
+		}
+		t.record.Guard = tune.NewGuard(svc.now(), prior, reason)
 		// Whoever spoiled the record must not undo an operator's off by it.
 		t.record.Guard.Auto = svc.cfg.Behaviour.Tuning.Auto && refused == ""
 	}
@@ -324,22 +336,6 @@ func (t *tuner) put(ctx context.Context, r *tuningRecord) error {
 	}
 }
 
-// prior is what a new stream starts from: what was found for the fleet, or what is
-// configured.
-func (s *Service) prior(ctx context.Context) tune.Params {
-	p := tune.DefaultParams()
-	p.Sensitivity = s.cfg.Behaviour.Sensitivity
-	e, err := s.records.Get(ctx, fleetKey)
-	if err != nil {
-		return p
-	}
-	var found tune.Params
-	if cbor.Unmarshal(e.Value, &found) != nil || !found.Valid() {
-		return p
-	}
-	return tune.Bounded(tune.Bounded(p, found), found)
-}
-
 // setting describes a setting for people.
 func describeSetting(s tune.Setting) bus.TuningSetting {
 	d := bus.TuningSetting{
@@ -369,8 +365,7 @@ func settingEvent(kind gk.EventKind, s tune.Setting) gk.Event {
 
 // expected turns what a replay gave into what is expected.
 func expected(s tune.Stats) tune.Expected {
-	low, high := s.Interval()
-	return tune.Expected{FalsePerDay: 24 * s.Rate(), Low: 24 * low, High: min(24*high, episode.MostGain*1000), Detected: s.Detected(), Real: s.Real}
+	return s.Expected()
 }
 
 // loadTuning reads the record, until it can be read, and gives it to the stream's
@@ -399,6 +394,9 @@ func (st *stream) loadTuning() {
 
 // reactTuning does what tuning wants stored and done. The stream's goroutine calls it.
 func (st *stream) reactTuning() {
+	for _, c := range st.behaviour.takeContexts() {
+		st.svc.beside(func() { st.storeContext(c) })
+	}
 	chunks, windows, order := st.behaviour.takeTuning()
 	for _, t := range chunks {
 		name := st.behaviour.tuned.ring.next(t.From, st.svc.cfg.Behaviour.Tuning.History)

@@ -88,7 +88,7 @@ func (st *stream) storeSealed(kind, token, name string, version uint64, content 
 }
 
 // eachSealed reads what storeSealed wrote, and leaves out what is not believed.
-func (st *stream) eachSealed(ctx context.Context, kind, token string, f func(content []byte) error) error {
+func (st *stream) eachSealed(ctx context.Context, kind, token string, f func(version uint64, content []byte) error) error {
 	svc := st.svc
 	all, err := svc.records.List(ctx, token+"."+string(st.id))
 	if err != nil {
@@ -106,7 +106,7 @@ func (st *stream) eachSealed(ctx context.Context, kind, token string, f func(con
 		if err != nil {
 			return err
 		}
-		if err := f(rep.Content); err != nil {
+		if err := f(v.Version, rep.Content); err != nil {
 			svc.log.Warn("a stretch of history does not read", "stream", st.id, "kind", kind, "error", err)
 		}
 	}
@@ -117,7 +117,7 @@ func (st *stream) eachSealed(ctx context.Context, kind, token string, f func(con
 func (st *stream) history(ctx context.Context) ([]*tune.Trace, error) {
 	oldest := st.svc.now().Add(-st.svc.cfg.Behaviour.Tuning.History)
 	var all []*tune.Trace
-	err := st.eachSealed(ctx, bus.SealedScores, scoresToken, func(b []byte) error {
+	err := st.eachSealed(ctx, bus.SealedScores, scoresToken, func(_ uint64, b []byte) error {
 		t, err := tune.ReadTrace(b)
 		if err == nil && !t.At(t.Len()).Before(oldest) {
 			all = append(all, t)
@@ -172,6 +172,16 @@ func (st *stream) gather(ctx context.Context, rec *tuningRecord) (*material, err
 	// Proof may have come after an answer, and outlives the alert that it was told of.
 	for _, l := range live.outcomes {
 		rec.prove(l)
+	}
+	alerts, err := st.contexts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range rec.Labels {
+		if l := &rec.Labels[i]; l.Context == nil && alerts[l.ID] != nil {
+			l.Context = alerts[l.ID]
+			m.context[l.ID] = l.Context
+		}
 	}
 	placed := place(replayer, layout, traces, rec.Labels, m)
 	m.data.Cases = append(m.data.Cases, placed...)
@@ -235,9 +245,7 @@ func place(r *tune.Replayer, layout *tune.Layout, traces []*tune.Trace, labels [
 			t := traces[at]
 			spots[i] = spot{&cases[at], t.Index(l.From), t.Index(l.To)}
 			if l.Context == nil {
-				if b, err := t.Cut(t.Index(l.From.Add(-contextBefore)), t.Index(l.To.Add(contextBefore))).Append(nil); err == nil {
-					m.context[l.ID] = b
-				}
+				m.cut(t, l)
 			}
 		case l.Context != nil:
 			t, err := tune.ReadTrace(l.Context)
@@ -347,7 +355,7 @@ func replayed(live liveView, windows []feature.Window) *tune.Trace {
 }
 
 func (st *stream) recordings(ctx context.Context) (all [][]feature.Window, err error) {
-	err = st.eachSealed(ctx, bus.SealedWindows, windowsToken, func(b []byte) error {
+	err = st.eachSealed(ctx, bus.SealedWindows, windowsToken, func(_ uint64, b []byte) error {
 		w, err := readWindows(b)
 		if err == nil && len(w) == tune.StretchHops {
 			all = append(all, w)

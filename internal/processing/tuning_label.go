@@ -136,53 +136,15 @@ func (s *Service) labelled(ctx context.Context, id gk.StreamID, l label) (bus.Fe
 	return rep, nil
 }
 
-// follow lets the settings follow one label: a step, or back to what was before where
-// a young setting made the stream duller and something was missed. Only the first word
-// on an alert counts for a step; the label itself is replaced by the last.
+// follow lets the settings follow one label, and says what is to be told of it.
 func follow(now time.Time, r *tuningRecord, l *label, first bool) (events []gk.Event, text string) {
-	g := &r.Guard
-	live := g.Live()
-	switch {
-	case !g.Auto:
-		return nil, "noted; automatic tuning is off"
-	case !first && l.Real && !l.missed() && g.InShadow() != nil && g.InShadow().By == "feedback":
-		// The step that the earlier answer led to must not come.
-		told := *g.InShadow()
-		g.Reject(now, "the answer was taken back")
-		return []gk.Event{settingEvent(gk.EventSettingRejected, told)}, "noted in the place of the earlier answer, and its step was taken back"
-	case !first:
-		return nil, "noted in the place of the earlier answer"
-	case l.Real && !l.missed():
-		return nil, "noted"
-	}
-	if l.missed() && now.Before(g.Watching) {
-		back := *g
-		back = back.Clone()
-		if back.Revert(now, back.Revision, 0, "tuning", "something was missed since the sensitivity fell") == nil && back.Live().Params.Sensitivity > live.Params.Sensitivity {
-			*g = back
-			return []gk.Event{settingEvent(gk.EventSettingReverted, g.Live())}, "noted; the last setting was taken back, because it is duller than the one before"
-		}
-	}
-	from, reason := live.Params, "a false alarm: sensitivity falls"
-	if sh := g.InShadow(); sh != nil && sh.By == "feedback" {
-		from = sh.Params
-	}
-	if l.Real {
-		reason = "a miss: sensitivity rises"
-	}
-	want := from
-	want.Sensitivity = tune.Step(from.Sensitivity, !l.Real)
 	counts := r.counts()
-	err := g.Propose(now, g.Revision, tune.Setting{
-		By: "feedback", Method: "step", Reason: reason, Params: want,
-		Basis: tune.Basis{False: counts.False, Real: counts.Real + counts.Missed, Proven: counts.Proven, Contested: counts.Contested},
-		// What a step leads to is not known: what the budget grants is borne in the shadow.
-		Expected: tune.Expected{High: 24, Detected: 1},
-	})
-	if err != nil || g.InShadow() == nil {
-		return nil, "noted"
+	done, text := r.Guard.Answer(now, &l.Label, first, l.missed(), tune.Basis{False: counts.False, Real: counts.Real + counts.Missed, Proven: counts.Proven, Contested: counts.Contested})
+	kinds := map[tune.Phase]gk.EventKind{tune.Shadow: gk.EventSettingProposed, tune.Rejected: gk.EventSettingRejected, tune.Reverted: gk.EventSettingReverted}
+	for _, c := range done {
+		events = append(events, settingEvent(kinds[c.To], c.Setting))
 	}
-	return []gk.Event{settingEvent(gk.EventSettingProposed, *g.InShadow())}, "noted; " + reason
+	return events, text
 }
 
 // settle does what the shadow or the watch over a young setting came to.

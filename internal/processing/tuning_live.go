@@ -34,6 +34,10 @@ type tuned struct {
 	shadow shadow
 	watch  watch
 
+	recent   *tune.Trace // the newest scores, for alerts that open
+	around   []around    // alerts whose scores are being kept
+	contexts []kept      // to be stored
+
 	chunks  []*tune.Trace // full, to be stored
 	ring    ring          // where
 	windows []byte        // a full recording, to be stored
@@ -131,6 +135,9 @@ func (b *behaviour) adopt(now time.Time, r *tuningRecord) {
 		return // a change was quicker than whoever read the record before it
 	}
 	t.known = r.Version
+	for i := range r.Labels { // no alert is named as one that was answered
+		b.alerts.number = max(b.alerts.number, numberOf(r.Labels[i].ID))
+	}
 	live := r.Guard.Live()
 	p := live.Params
 	t.next = &p
@@ -201,6 +208,7 @@ func (b *behaviour) keepScores(now time.Time, w *feature.Window, planned bool) {
 			t.trace = &tune.Trace{Layout: t.layout, From: from}
 		}
 		b.record(now, w, open || planned)
+		b.keepAround(now, f)
 	}
 	news := b.verdict.Alarm && b.verdict.Class == detect.Source && !planned && !proof
 	b.shadowed(open, planned, f)
@@ -213,6 +221,7 @@ func (b *behaviour) breakScores() {
 	if t.trace != nil && t.trace.Len() >= leastHops {
 		t.chunks = append(t.chunks, t.trace)
 	}
+	b.endAround()
 	t.trace, t.layout = nil, nil
 	t.recording, t.recorded = nil, 0
 	t.shadow.follow = nil
@@ -294,7 +303,8 @@ func (b *behaviour) shadowed(open, planned bool, f tune.Flags) {
 // allowed is how many alarms a setting may raise in so many hours: what was expected or
 // the budget grants, not what little evidence cannot rule out.
 func (b *behaviour) allowed(e tune.Expected, hours float64) int {
-	return tune.Allowed(min(e.High, max(e.FalsePerDay, 24*b.cfg.Tuning.goal().Budget)), hours)
+	goal := b.cfg.Tuning.goal()
+	return goal.Allowed(e, hours)
 }
 
 // watched counts what a young setting does; too many alarms take it back.
@@ -318,15 +328,13 @@ func (b *behaviour) watched(now time.Time, alarm bool) {
 // of alerts that were called or proven real are not counted, so that a theft uses
 // nothing up.
 func (b *behaviour) rotationsLeft(now time.Time) int {
-	left := sourceBurst
-	since := now.Add(-sourceBurst * b.cfg.Tuning.FalseEvery)
+	var spent []time.Time
 	for i := range b.alerts.all {
-		a := &b.alerts.all[i]
-		if spends(a) && a.Opened.After(since) && !b.proven(a) {
-			left--
+		if a := &b.alerts.all[i]; spends(a) && !b.proven(a) {
+			spent = append(spent, a.Opened)
 		}
 	}
-	return max(left, 0)
+	return tune.Rotations{Every: b.cfg.Tuning.FalseEvery}.Left(now, spent)
 }
 
 // answered notes an operator's answer at the alert.

@@ -1,18 +1,13 @@
 package processing
 
 import (
-	"context"
-	"math"
 	"testing"
 	"time"
-
-	"github.com/fxamacker/cbor/v2"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 	"github.com/gaitkeeper/gaitkeeper/internal/episode"
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
-	"github.com/gaitkeeper/gaitkeeper/internal/store"
 	"github.com/gaitkeeper/gaitkeeper/internal/tune"
 )
 
@@ -126,32 +121,6 @@ func TestProofStopsLearning(t *testing.T) {
 	}
 	if _, _, o := s.b.takeTuning(); o.do != settleNothing || s.b.tuned.watch.alarms != 0 {
 		t.Errorf("a thief's alarms are counted: %d, %+v", s.b.tuned.watch.alarms, o)
-	}
-}
-
-// TestPriorIsChecked: what new streams start from is not sealed, so whatever stands
-// there leads no further than two steps.
-func TestPriorIsChecked(t *testing.T) {
-	ctx := context.Background()
-	s := &Service{records: store.NewMemory()}
-	s.cfg.Behaviour = DefaultBehaviour()
-	plain := s.prior(ctx)
-	for _, c := range []struct {
-		sensitivity float64
-		want        bool // taken
-	}{{0.4, true}, {math.NaN(), false}, {math.Inf(1), false}, {-1, false}} {
-		p := tune.DefaultParams()
-		p.Sensitivity = c.sensitivity
-		b, err := cbor.Marshal(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.records.Put(ctx, fleetKey, b); err != nil {
-			t.Fatal(err)
-		}
-		if got := s.prior(ctx); !got.Valid() || (got != plain) != c.want {
-			t.Errorf("sensitivity %g: %+v", c.sensitivity, got)
-		}
 	}
 }
 

@@ -9,12 +9,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
-
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 	"github.com/gaitkeeper/gaitkeeper/internal/episode"
-	"github.com/gaitkeeper/gaitkeeper/internal/store"
 	"github.com/gaitkeeper/gaitkeeper/internal/tune"
 )
 
@@ -22,8 +19,6 @@ const (
 	// runTimeout ends a run with the best so far, fleetTimeout one for the fleet.
 	runTimeout   = 10 * time.Second
 	fleetTimeout = 50 * time.Second
-	// lookEvery is how often it is looked whose turn it is.
-	lookEvery = 10 * time.Minute
 	// fleetStreams is how many streams a run for the fleet looks at, at most.
 	fleetStreams = 50
 )
@@ -61,8 +56,12 @@ func (st *stream) search(ctx context.Context) (*found, error) {
 	}
 	start := svc.now()
 	current := rec.Guard.Live().Params
+	prior, err := svc.prior(ctx)
+	if err != nil {
+		return nil, err
+	}
 	p := tune.Propose(&m.data, tune.Task{
-		Goal: svc.cfg.Behaviour.Tuning.goal(), Current: current, Prior: tune.CutoffOf(svc.prior(ctx).Sensitivity),
+		Goal: svc.cfg.Behaviour.Tuning.goal(), Current: current, Prior: tune.CutoffOf(prior.Sensitivity),
 		Seed: seedOf(st.id),
 		More: func() bool { return ctx.Err() == nil && svc.now().Sub(start) < runTimeout },
 	})
@@ -183,7 +182,10 @@ func (s *Service) serveTuning(ctx context.Context, r bus.TuningRequest) (bus.Tun
 func (s *Service) tuningInfo(ctx context.Context, st *stream, rec *tuningRecord, p *bus.TuningProposal) (bus.TuningInfo, error) {
 	i := bus.TuningInfo{
 		Stream: st.id, Revision: rec.Guard.Revision, Auto: rec.Guard.Auto, Live: describeSetting(rec.Guard.Live()),
-		Proposal: p, Labels: rec.counts(), Budget: s.cfg.Behaviour.Tuning.FalseEvery,
+		Proposal: p, Labels: rec.counts(), Budget: s.cfg.Behaviour.Tuning.FalseEvery, Searched: rec.Searched,
+	}
+	if rec.Guard.Auto && s.cfg.Behaviour.Tuning.Every > 0 {
+		i.Next = rec.Next
 	}
 	for _, h := range slices.Backward(rec.Guard.History) {
 		i.History = append(i.History, describeSetting(h))
@@ -203,47 +205,6 @@ func (s *Service) tuningInfo(ctx context.Context, st *stream, rec *tuningRecord,
 	return i, err
 }
 
-// tuneByNight runs, until ctx ends, a search for every stream once in the configured
-// time, each at its own hour.
-func (s *Service) tuneByNight() {
-	every := s.cfg.Behaviour.Tuning.Every
-	if every <= 0 {
-		return
-	}
-	next := map[gk.StreamID]time.Time{}
-	for s.cfg.Host.Sleep(s.ctx, min(lookEvery, every)) == nil {
-		var due []*stream
-		now := s.now()
-		s.eachStream(func(st *stream) {
-			if next[st.id].IsZero() {
-				next[st.id] = now.Add(time.Duration(seedOf(st.id) % uint64(every)))
-			} else if !now.Before(next[st.id]) {
-				due = append(due, st)
-			}
-		})
-		for _, st := range due {
-			next[st.id] = now.Add(every)
-			if err := st.tuneItself(); err != nil && s.ctx.Err() == nil {
-				s.log.Info("a stream was not tuned", "stream", st.id, "reason", err)
-			}
-		}
-	}
-}
-
-func (st *stream) tuneItself() error {
-	ctx, cancel := st.svc.cfg.Host.WithTimeout(st.svc.ctx, runTimeout+2*callTimeout)
-	defer cancel()
-	rec, err := st.tuner.view(ctx)
-	if err != nil || !rec.Guard.Auto {
-		return err
-	}
-	f, err := st.search(ctx)
-	if err == nil {
-		_, err = st.apply(ctx, f.setting("tuning"), f.record.Guard.Revision)
-	}
-	return err
-}
-
 // serveFleet looks for weights and persistence over all streams.
 func (s *Service) serveFleet(ctx context.Context, r bus.FleetRequest) (bus.FleetInfo, error) {
 	if len(r.By) > bus.MaxNote {
@@ -255,7 +216,10 @@ func (s *Service) serveFleet(ctx context.Context, r bus.FleetRequest) (bus.Fleet
 		return bus.FleetInfo{}, bus.Refuse(bus.CodeUnavailable, "a stream is being tuned: try again in a moment")
 	}
 	defer func() { <-s.tuning }()
-	prior := s.prior(ctx)
+	prior, err := s.prior(ctx)
+	if err != nil {
+		return bus.FleetInfo{}, err
+	}
 	info := bus.FleetInfo{Prior: describeSetting(tune.Setting{Params: prior, Phase: tune.Live, By: "fleet"})}
 	all := &material{}
 	var streams []*stream
@@ -360,22 +324,4 @@ func (m *material) merge(o *material, cutoff float64) bool {
 	m.basis.Contested += o.basis.Contested
 	m.unseen += o.unseen
 	return true
-}
-
-// keepPrior writes down what new streams start from.
-func (s *Service) keepPrior(ctx context.Context, p tune.Params) error {
-	b, err := cbor.Marshal(p)
-	if err != nil {
-		return err
-	}
-	e, err := s.records.Get(ctx, fleetKey)
-	if errors.Is(err, store.ErrNotFound) {
-		_, err = s.records.Create(ctx, fleetKey, b)
-		return err
-	}
-	if err != nil {
-		return err
-	}
-	_, err = s.records.Update(ctx, fleetKey, b, e.Revision)
-	return err
 }

@@ -25,7 +25,7 @@ func serveSeals(w *world) {
 	conn := w.memory.Conn()
 	newest := map[string]uint64{} // of profiles and of settings
 	of := func(p bus.SealPlace) string {
-		if p.Kind == bus.SealedScores || p.Kind == bus.SealedWindows {
+		if p.Kind == bus.SealedScores || p.Kind == bus.SealedWindows || p.Kind == bus.SealedContext {
 			return fmt.Sprint(p) // there are many
 		}
 		return p.Kind + string(p.Stream)

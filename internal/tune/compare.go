@@ -85,7 +85,7 @@ func Propose(d *Data, t Task) Proposal {
 			p.Tried++
 			for i := range parts {
 				if i != skip {
-					s.add(parts[i].Judge(q))
+					s.Add(parts[i].Judge(q))
 				}
 			}
 			return s
@@ -107,8 +107,8 @@ func Propose(d *Data, t Task) Proposal {
 		}
 		c := base
 		c.Sensitivity = episode.SensitivityAt(train.control(t.Goal, t.Prior))
-		p.Control.add(parts[k].Judge(c))
-		p.Bayes.add(parts[k].Judge(search(k)))
+		p.Control.Add(parts[k].Judge(c))
+		p.Bayes.Add(parts[k].Judge(search(k)))
 		held++
 	}
 	control1, bayes1 := t.Goal.Cost(p.Control), t.Goal.Cost(p.Bayes)

@@ -46,7 +46,7 @@ func (d *Data) sweep(base Params) (w sweep) {
 
 func (w *sweep) add(o *sweep) {
 	for i := range w {
-		w[i].add(o[i])
+		w[i].Add(o[i])
 	}
 }
 

@@ -57,7 +57,8 @@ type Stats struct {
 // slow is a time to detect that is as bad as a miss.
 const slow = 60 * time.Second
 
-func (s *Stats) add(o Stats) {
+// Add adds what the same settings led to elsewhere.
+func (s *Stats) Add(o Stats) {
 	s.False += o.False
 	s.Hours += o.Hours
 	s.Real += o.Real
@@ -101,6 +102,15 @@ func (s *Stats) Interval() (low, high float64) {
 		low = distuv.ChiSquared{K: 2 * s.False}.Quantile(0.025) / 2 / s.Hours
 	}
 	return low, distuv.ChiSquared{K: 2*s.False + 2}.Quantile(0.975) / 2 / s.Hours
+}
+
+// mostPerDay stands for what no evidence bounds.
+const mostPerDay = 10000
+
+// Expected is what is to be expected after what a replay gave.
+func (s *Stats) Expected() Expected {
+	low, high := s.Interval()
+	return Expected{FalsePerDay: 24 * s.Rate(), Low: 24 * low, High: min(24*high, mostPerDay), Detected: s.Detected(), Real: s.Real}
 }
 
 // Goal is what an operator sets.
@@ -230,7 +240,7 @@ type Data struct {
 func (d *Data) Judge(p Params) Stats {
 	var s Stats
 	for i := range d.Cases {
-		s.add(Judge(d.Replayer, &d.Cases[i], p))
+		s.Add(Judge(d.Replayer, &d.Cases[i], p))
 	}
 	return s
 }

@@ -1,8 +1,10 @@
 package tune
 
 import (
+	"fmt"
 	"math"
 	"testing"
+	"time"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/episode"
 )
@@ -178,11 +180,149 @@ func TestSplitKeepsEpisodesWhole(t *testing.T) {
 					}
 				}
 			}
-			sum.add(p.Judge(at(1)))
+			sum.Add(p.Judge(at(1)))
 		}
 		if sum.Real != whole.Real || sum.Missed != whole.Missed || math.Abs(sum.Hours-whole.Hours) > 1e-9 {
 			t.Errorf("%d parts: %+v, whole %+v", n, sum, whole)
 		}
+	}
+}
+
+// leak says what of one part is in another: an episode, a stretch of time, or what was
+// made from one recording; or that a part does not follow the one before. Empty: nothing.
+func leak(d *Data, parts []Data) string {
+	type stretch struct {
+		from, to time.Time
+		part     int
+	}
+	var all []stretch
+	made := map[int64]int{}
+	for k := range parts {
+		for _, c := range parts[k].Cases {
+			for _, sp := range c.Spans {
+				if sp.From < 0 || sp.To > c.Trace.Len() {
+					return fmt.Sprintf("span %d to %d of a case of %d hops", sp.From, sp.To, c.Trace.Len())
+				}
+			}
+			if !c.Made {
+				all = append(all, stretch{c.Trace.From, c.Trace.At(c.Trace.Len()), k})
+			} else if have, ok := made[c.Trace.From.UnixNano()]; ok && have != k {
+				return fmt.Sprintf("what was made from one recording is in parts %d and %d", have, k)
+			} else {
+				made[c.Trace.From.UnixNano()] = k
+			}
+		}
+	}
+	for i, a := range all {
+		for _, b := range all[:i] {
+			if a.part != b.part && a.from.Before(b.to) && b.from.Before(a.to) {
+				return fmt.Sprintf("the same time is in parts %d and %d", a.part, b.part)
+			}
+			if (a.part < b.part) != a.from.Before(b.from) && a.part != b.part {
+				return fmt.Sprintf("part %d does not follow part %d in time", max(a.part, b.part), min(a.part, b.part))
+			}
+		}
+	}
+	for _, c := range d.Cases {
+		if c.Made {
+			continue
+		}
+		for _, sp := range c.Spans {
+			from, to := c.Trace.At(sp.From), c.Trace.At(sp.To)
+			if sp.Verdict == Real {
+				to = c.Trace.At(min(sp.To+Aftermath, c.Trace.Len()))
+			}
+			in := map[int]bool{}
+			for _, s := range all {
+				if s.from.Before(to) && from.Before(s.to) {
+					in[s.part] = true
+				}
+			}
+			if len(in) != 1 {
+				return fmt.Sprintf("the episode from %v to %v is in %d parts", from, to, len(in))
+			}
+		}
+	}
+	return ""
+}
+
+// TestSplitDoesNotLeak: nothing of what is held out is in what is tuned on, and what looks
+// for it finds it in divisions that leak.
+func TestSplitDoesNotLeak(t *testing.T) {
+	d := &Data{Replayer: NewReplayer(layout, Plain)}
+	for day := range 3 {
+		s := newStream(uint64(day), 0.2, 0.3)
+		s.trace.From = epoch.Add(time.Duration(day) * 24 * time.Hour)
+		for i := range 7 {
+			s.quiet(0.02+0.01*float64(i)).burst(i%4, 2, 100+90*i, []Verdict{Real, False, Ignored}[i%3], 1)
+		}
+		d.Cases = append(d.Cases, Case{Trace: s.trace, Spans: s.spans})
+		for _, a := range []string{"loop", "drift", "foreign"} {
+			made := newStream(9, 0.2, 0.2).quiet(0.05).trace
+			made.From = epoch.Add(time.Duration(day) * time.Hour)
+			d.Cases = append(d.Cases, Simulated(made, a, 1))
+		}
+	}
+	for n := 2; n <= 9; n++ {
+		if l := leak(d, d.Split(n)); l != "" {
+			t.Errorf("%d parts: %s", n, l)
+		}
+	}
+	// Divisions as one might write them.
+	naive := func(to func(i int, c Case) int) []Data {
+		parts := make([]Data, 4)
+		for i, c := range d.Cases {
+			k := to(i, c)
+			parts[k].Cases = append(parts[k].Cases, c)
+		}
+		return parts
+	}
+	hops := make([]Data, 4)
+	for _, c := range d.Cases {
+		for k := range hops {
+			n := c.Trace.Len()
+			hops[k].Cases = append(hops[k].Cases, Case{Trace: c.Trace.Cut(k*n/4, (k+1)*n/4)})
+		}
+	}
+	both := d.Split(4)
+	both[0].Cases = append(both[0].Cases, both[3].Cases...)
+	for what, parts := range map[string][]Data{
+		"cases in turn":    naive(func(i int, _ Case) int { return i % 4 }),
+		"quarters of each": hops,
+		"a part twice":     both,
+		"what was made":    naive(func(i int, c Case) int { return map[bool]int{true: i % 4}[c.Made] }),
+		"the newest in front": naive(func(_ int, c Case) int {
+			return map[bool]int{false: int(3 - c.Trace.From.Sub(epoch)/(24*time.Hour))}[c.Made]
+		}),
+	} {
+		if leak(d, parts) == "" {
+			t.Errorf("%s: the leak was not found", what)
+		}
+	}
+}
+
+func TestRotationsLeft(t *testing.T) {
+	r := Rotations{Every: time.Hour}
+	var spent []time.Time
+	total := 0
+	for at := range 400 { // evidence every three minutes for twenty hours
+		now := epoch.Add(time.Duration(at) * 3 * time.Minute)
+		if r.Left(now, spent) > 0 {
+			spent = append(spent, now)
+			total++
+		}
+		recent := 0
+		for _, s := range spent {
+			if now.Sub(s) < Burst*time.Hour {
+				recent++
+			}
+		}
+		if recent > Burst {
+			t.Fatalf("%d rotations in %v", recent, Burst*time.Hour)
+		}
+	}
+	if total < 18 || total > 21 {
+		t.Errorf("%d rotations in twenty hours with one granted an hour", total)
 	}
 }
 
