@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,9 +20,11 @@ import (
 )
 
 // What eval --tuned does: every capture is a stream whose threshold begins far off. A
-// simulated operator answers one alarm or reports one miss a round, from the labels,
-// and is wrong now and then; after every answer each method sets the threshold anew
-// from what it was told. Then it is counted, with the labels, what those settings do.
+// simulated operator answers one alarm or reports one miss a day, from the labels, and is
+// wrong now and then. The answer, the step that follows it, the nightly search, the shadow
+// and the rails are those of the service (tune.Guard); only which search it is differs.
+// The captures are divided in two halves: each half is tuned on once, and judged once as
+// streams that nobody answered for, which begin with what was found for the other half.
 
 const (
 	tunedAnswers = 20
@@ -31,6 +32,7 @@ const (
 	tunedWrong   = 0.05
 	tunedTrials  = 12 // settings that a search tries after each answer
 	tunedBudget  = 1  // false rotations an hour: the captures have under an hour
+	tunedFolds   = 2
 	episodeHops  = 10 * episode.HopsPerSecond
 )
 
@@ -57,21 +59,40 @@ func (c *evalCommand) tuned(ctx context.Context, con console) error {
 		return err
 	}
 	report := tunedReport{Fixed: bestFixed(streams)}
+	for k := range tunedFolds {
+		tunedOn, judged := halves(streams, k)
+		report.Folds = append(report.Folds, tunedFoldNames{captureNames(tunedOn), captureNames(judged)})
+	}
+	var fleet []fleetRun
 	for _, start := range tunedStarts {
 		for _, method := range tunedMethods {
 			fmt.Fprintf(con.err, "%s, %s\n", start.name, method)
-			curve := tunedCurve{Start: start.name, Method: method, Runs: make([][]tunedPoint, tunedSeeds)}
-			together(tunedSeeds, func(seed int) {
-				curve.Runs[seed] = tunedRun(ctx, fresh(streams), start.cutoff, method, uint64(seed))
+			curve := tunedCurve{Start: start.name, Method: method, Runs: make([][]tunedPoint, tunedSeeds), Held: make([][]tunedPoint, tunedSeeds), Lost: make([][]string, tunedSeeds)}
+			parts := make([]*tunedPart, tunedSeeds*tunedFolds)
+			together(len(parts), func(k int) {
+				tunedOn, judged := halves(fresh(streams), k%tunedFolds)
+				parts[k] = tunedRun(ctx, tunedOn, judged, start.cutoff, method, uint64(k/tunedFolds))
+				if method == "controller" {
+					parts[k].searchFleet(uint64(k / tunedFolds))
+				}
 			})
 			if err := ctx.Err(); err != nil {
 				return err
 			}
+			for k, p := range parts {
+				seed := k / tunedFolds
+				curve.Runs[seed], curve.Held[seed] = joined(curve.Runs[seed], p.own), joined(curve.Held[seed], p.held)
+				curve.Lost[seed] = append(curve.Lost[seed], p.lost...)
+				fleet = append(fleet, p.fleet...)
+			}
+			for seed := range curve.Runs {
+				settle(curve.Runs[seed])
+				settle(curve.Held[seed])
+			}
 			report.Curves = append(report.Curves, curve)
 		}
 	}
-	fmt.Fprintln(con.err, "streams that nothing was learned from")
-	report.New = tunedNew(ctx, streams)
+	report.New = compareFleet(fleet)
 	for _, every := range []time.Duration{time.Hour, 6 * time.Hour, 24 * time.Hour} {
 		fmt.Fprintln(con.err, "a budget of one in", every)
 		report.Long = append(report.Long, tunedLong(ctx, streams, every))
@@ -255,12 +276,7 @@ func (s *tunedStream) spoken(hop int) bool {
 
 func totalTruth(streams []*tunedStream, p func(i int) tune.Params) (sum tune.Stats) {
 	for i, s := range streams {
-		st := s.judgeTruth(p(i))
-		sum.False += st.False
-		sum.Hours += st.Hours
-		sum.Real += st.Real
-		sum.Missed += st.Missed
-		sum.Late += st.Late
+		sum.Add(s.judgeTruth(p(i)))
 	}
 	return sum
 }
@@ -295,146 +311,10 @@ type tunedPoint struct {
 	Detected float64 `json:"detected"`
 	Events   float64 `json:"events"`
 	Cost     float64 `json:"cost"`
+
+	stats tune.Stats
 }
 
 func pointOf(s tune.Stats) tunedPoint {
-	return tunedPoint{False: s.False, Hours: s.Hours, Bound: s.Bound(), Detected: s.Real - s.Missed, Events: s.Real, Cost: tunedGoal.Cost(s)}
-}
-
-// tunedState is how far one stream is.
-type tunedState struct {
-	params tune.Params
-	labels []tune.Label
-	spans  []tune.Span
-}
-
-// answer has the operator answer one thing, if there is any.
-func (st *tunedState) answer(s *tunedStream, rng *rand.Rand) bool {
-	type open struct {
-		span tune.Span
-		real bool
-		kind string
-		peak float64
-	}
-	var todo []open
-	known := func(from, to int) bool {
-		return slices.ContainsFunc(st.spans, func(sp tune.Span) bool { return sp.From < to && from < sp.To })
-	}
-	alarms := s.replayer.Alarms(s.trace, st.params)
-	for _, sp := range s.truth {
-		if sp.Verdict != tune.Real || known(sp.From, sp.To) {
-			continue
-		}
-		o := open{span: sp, real: true}
-		if i := slices.IndexFunc(alarms, func(a tune.Alarm) bool { return sp.From <= a.Hop && a.Hop < sp.To }); i >= 0 {
-			o.kind, o.peak = alarms[i].Kind, alarms[i].Peak
-		}
-		todo = append(todo, o)
-	}
-	for _, a := range alarms {
-		from, to := max(a.Hop-5*episode.HopsPerSecond, 0), min(a.Hop+episodeHops, s.trace.Len())
-		if !s.spoken(a.Hop) && !known(a.Hop, a.Hop+1) {
-			todo = append(todo, open{tune.Span{From: from, To: to}, false, a.Kind, a.Peak})
-		}
-	}
-	if len(todo) == 0 {
-		return false
-	}
-	o := todo[rng.IntN(len(todo))]
-	real := o.real
-	if o.peak > 0 && rng.Float64() < tunedWrong { // a report of a miss is no guess
-		real = !real
-	}
-	st.labels = append(st.labels, tune.Label{ID: fmt.Sprint(len(st.labels)), Origin: tune.FromOperator, Real: real, Kind: o.kind, Peak: o.peak})
-	sp := tune.Span{From: o.span.From, To: o.span.To, Verdict: tune.False}
-	if real {
-		sp.Verdict = tune.Real
-	}
-	st.spans = append(st.spans, sp)
-	return true
-}
-
-// data is what a method is told.
-func (st *tunedState) data(s *tunedStream) *tune.Data {
-	c := tune.Case{Trace: s.trace}
-	for i, w := range tune.Beliefs(st.labels) {
-		sp := st.spans[i]
-		sp.Weight = w
-		c.Spans = append(c.Spans, sp)
-	}
-	for _, a := range s.replayer.Alarms(s.trace, st.params) {
-		if !slices.ContainsFunc(st.spans, func(sp tune.Span) bool { return sp.From <= a.Hop && a.Hop < sp.To+tune.Aftermath }) {
-			c.Spans = append(c.Spans, tune.Span{From: max(a.Hop-5, 0), To: min(a.Hop+episodeHops, s.trace.Len())})
-		}
-	}
-	return &tune.Data{Replayer: s.replayer, Cases: append([]tune.Case{c}, s.made...)}
-}
-
-// set has a method set a threshold.
-func (st *tunedState) set(s *tunedStream, method string, prior float64, seed uint64) {
-	d := st.data(s)
-	space := tune.Space{Base: tune.DefaultParams()}
-	rng := rand.New(rand.NewPCG(seed, uint64(len(st.labels))))
-	search := func(m tune.Method) tune.Params {
-		best, _ := tune.Search(&space, tunedGoal, st.params, d.Judge, m, func(n int) bool { return n < tunedTrials })
-		return space.Params(best.X)
-	}
-	want := st.params
-	switch method {
-	case "controller":
-		want.Sensitivity = episode.SensitivityAt(tune.Control(d, tunedGoal, st.params, prior))
-	case "bayesian":
-		want = search(&tune.Bayes{Rand: rng})
-	case "random":
-		want = search(tune.Random{Rand: rng})
-	case "grid":
-		want = search(&tune.Grid{Side: tunedTrials, Rand: rng})
-	}
-	st.params = tune.Bounded(st.params, want)
-}
-
-// tunedRun lets all streams be answered for, and gives what their settings do after
-// each answer.
-func tunedRun(ctx context.Context, streams []*tunedStream, start float64, method string, seed uint64) (run []tunedPoint) {
-	states := begin(streams, start)
-	point := func() {
-		p := pointOf(totalTruth(streams, func(i int) tune.Params { return states[i].params }))
-		p.Cutoff = middleCutoff(states)
-		run = append(run, p)
-	}
-	point()
-	for n := range tunedAnswers {
-		if ctx.Err() == nil {
-			tunedRound(streams, states, method, seed, uint64(n))
-		}
-		point()
-	}
-	return run
-}
-
-func begin(streams []*tunedStream, cutoff float64) []tunedState {
-	states := make([]tunedState, len(streams))
-	for i := range states {
-		states[i].params = atCutoff(cutoff)
-	}
-	return states
-}
-
-// tunedRound is one answer for each stream. The prior is the fleet's middle.
-func tunedRound(streams []*tunedStream, states []tunedState, method string, seed, n uint64) {
-	prior := middleCutoff(states)
-	for i, s := range streams {
-		rng := rand.New(rand.NewPCG(seed, n<<16|uint64(i)))
-		states[i].answer(s, rng)
-		states[i].set(s, method, prior, seed<<32|n<<16|uint64(i))
-	}
-}
-
-func middleCutoff(states []tunedState) float64 {
-	var all []float64
-	for i := range states {
-		all = append(all, tune.CutoffOf(states[i].params.Sensitivity))
-	}
-	slices.Sort(all)
-	return all[len(all)/2]
+	return tunedPoint{stats: s, False: s.False, Hours: s.Hours, Bound: s.Bound(), Detected: s.Real - s.Missed, Events: s.Real, Cost: tunedGoal.Cost(s)}
 }

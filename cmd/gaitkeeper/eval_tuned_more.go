@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/episode"
@@ -14,76 +15,103 @@ import (
 type tunedFold struct {
 	Method string `json:"method"`
 	tunedPoint
-	Least float64 `json:"cost_least"`
+	Least float64 `json:"cost_least"` // of the seeds and starts
 	Most  float64 `json:"cost_most"`
+	// Against the controller's cost: the difference, with the 95 % interval over captures
+	// drawn anew (bootstrap).
+	Against [3]float64 `json:"against_controller"`
+	Seconds float64    `json:"seconds_a_search"`
 }
 
-// tunedNew has the fleet's settings found on two thirds of the captures, and judged on
-// the others as new streams, which nobody answered for.
-func tunedNew(ctx context.Context, all []*tunedStream) (out []tunedFold) {
-	const folds = 3
-	seeds := len(tunedStarts) // one from each start
-	methods := []string{"controller", "bayesian", "random", "grid"}
-	parts := make([][]tune.Stats, seeds*folds)
-	together(seeds*folds, func(k int) {
-		seed, fold := uint64(k/folds), k%folds
-		streams := fresh(all)
-		var train, later []*tunedStream
-		for i, s := range streams {
-			if i%folds == fold {
-				later = append(later, s)
-			} else {
-				train = append(train, s)
-			}
-		}
-		states := begin(train, tunedStarts[seed].cutoff)
-		for n := range uint64(tunedAnswers) {
-			if ctx.Err() != nil {
-				return
-			}
-			tunedRound(train, states, "controller", seed, n)
-		}
-		middle := middleCutoff(states)
-		data := &tune.Data{Replayer: train[0].replayer}
-		for i, s := range train {
-			for _, c := range states[i].data(s).Cases {
-				c.Shift = tune.CutoffOf(states[i].params.Sensitivity) / middle
-				data.Cases = append(data.Cases, c)
-			}
-		}
-		for _, method := range methods {
-			p := fleetBy(method, data, middle, seed)
-			parts[k] = append(parts[k], totalTruth(later, func(int) tune.Params { return p }))
-		}
-	})
-	if ctx.Err() != nil {
-		return nil
-	}
-	sums := make([][]tune.Stats, len(methods)) // by seed
-	for m := range methods {
-		sums[m] = make([]tune.Stats, seeds)
-		for k := range parts {
-			sum, st := &sums[m][k/folds], parts[k][m]
-			sum.False += st.False
-			sum.Hours += st.Hours
-			sum.Real += st.Real
-			sum.Missed += st.Missed
-			sum.Late += st.Late
+// fleetRun is what the fleet's settings by one method do to each capture that was held out.
+type fleetRun struct {
+	method  string
+	run     int // of start and seed
+	capture []string
+	stats   []tune.Stats
+	took    time.Duration
+}
+
+// searchFleet has each method find settings for the fleet on the half that was answered
+// for, with equal numbers of trials, and judges them on the other half.
+func (p *tunedPart) searchFleet(seed uint64) {
+	middle := middleCutoff(p.states)
+	data := &tune.Data{Replayer: p.streams[0].replayer}
+	for i, s := range p.streams {
+		for _, c := range p.states[i].data(s).Cases {
+			c.Shift = tune.CutoffOf(p.states[i].params().Sensitivity) / middle
+			data.Cases = append(data.Cases, c)
 		}
 	}
+	for _, method := range append(tunedMethods, "service") {
+		start := time.Now()
+		settings := fleetBy(method, data, middle, seed)
+		r := fleetRun{method: method, run: int(seed), took: time.Since(start)}
+		for _, s := range p.judged {
+			r.capture, r.stats = append(r.capture, s.name), append(r.stats, s.judgeTruth(settings))
+		}
+		p.fleet = append(p.fleet, r)
+	}
+}
+
+// draws is how often captures are drawn anew for an interval.
+const draws = 2000
+
+// compareFleet adds the runs up, and compares each method with the controller.
+func compareFleet(all []fleetRun) (out []tunedFold) {
+	captures := map[string]int{}
+	for _, r := range all {
+		for _, c := range r.capture {
+			if _, ok := captures[c]; !ok {
+				captures[c] = len(captures)
+			}
+		}
+	}
+	methods := append(slices.Clone(tunedMethods), "service")
+	sums := make([][]tune.Stats, len(methods)) // by capture, over all runs
 	for m, method := range methods {
+		sums[m] = make([]tune.Stats, len(captures))
 		f := tunedFold{Method: method, Least: math.Inf(1), Most: math.Inf(-1)}
-		for _, s := range sums[m] {
-			p := pointOf(s)
-			f.False += p.False / float64(seeds)
-			f.Hours += p.Hours / float64(seeds)
-			f.Bound += p.Bound / float64(seeds)
-			f.Detected += p.Detected / float64(seeds)
-			f.Events += p.Events / float64(seeds)
-			f.Cost += p.Cost / float64(seeds)
-			f.Least, f.Most = min(f.Least, p.Cost), max(f.Most, p.Cost)
+		var total tune.Stats
+		runs := 0
+		for i := 0; i < len(all); i++ {
+			r := &all[i]
+			if r.method != method {
+				continue
+			}
+			var one tune.Stats
+			for k, st := range r.stats {
+				sums[m][captures[r.capture[k]]].Add(st)
+				one.Add(st)
+			}
+			cost := tunedGoal.Cost(one)
+			f.Least, f.Most = min(f.Least, cost), max(f.Most, cost)
+			f.Seconds += r.took.Seconds()
+			total.Add(one)
+			runs++
 		}
+		n := float64(max(runs, 1)) / tunedFolds // runs over all captures
+		f.tunedPoint = pointOf(tune.Stats{False: total.False / n, Hours: total.Hours / n, Real: total.Real / n, Missed: total.Missed / n, Late: total.Late / n})
+		f.Seconds /= float64(max(runs, 1))
 		out = append(out, f)
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	diffs := make([][]float64, len(methods))
+	for range draws {
+		drawn := make([]tune.Stats, len(methods))
+		for range captures {
+			c := rng.IntN(len(captures))
+			for m := range methods {
+				drawn[m].Add(sums[m][c])
+			}
+		}
+		for m := range methods {
+			diffs[m] = append(diffs[m], tunedGoal.Cost(drawn[m])-tunedGoal.Cost(drawn[0]))
+		}
+	}
+	for m := range methods {
+		slices.Sort(diffs[m])
+		out[m].Against = [3]float64{out[m].Cost - out[0].Cost, diffs[m][draws/40], diffs[m][draws-1-draws/40]}
 	}
 	return out
 }
@@ -104,6 +132,10 @@ func fleetBy(method string, d *tune.Data, middle float64, seed uint64) tune.Para
 		return search(tune.Random{Rand: rng})
 	case "grid":
 		return search(&tune.Grid{Side: 2, Rand: rng})
+	case "service": // as gaitkeeper tune --fleet does, which compares on what it holds out
+		p := tune.Propose(d, tune.Task{Goal: tunedGoal, Current: atCutoff(middle), Prior: middle, Fleet: true, Seed: seed})
+		p.Bound(d, atCutoff(middle))
+		return p.Params
 	}
 	p := tune.DefaultParams()
 	p.Sensitivity = episode.SensitivityAt(tune.Control(d, tunedGoal, p, middle))
@@ -124,7 +156,6 @@ type tunedDays struct {
 const (
 	longStreams = 4
 	longDays    = 6
-	longBurst   = 3 // rotations in three times the budget's length
 	longAnswers = 5 // a day
 	dayHops     = 24 * 3600 * episode.HopsPerSecond
 )
@@ -137,14 +168,14 @@ const (
 func tunedLong(ctx context.Context, all []*tunedStream, every time.Duration) tunedDays {
 	out := tunedDays{Every: every.String()}
 	goal := tune.Goal{Budget: float64(time.Hour) / float64(every), MissCost: 20}
-	window := longBurst * int(every.Seconds()) * episode.HopsPerSecond
+	rule := tune.Rotations{Every: every}
 	parts := make([]tunedDays, min(longStreams, len(all)))
 	together(len(parts), func(i int) {
 		streams, out := fresh(all), &parts[i]
 		rng := rand.New(rand.NewPCG(uint64(i), uint64(every)))
 		s := streams[i*len(streams)/longStreams]
-		st := tunedState{params: atCutoff(0.3)}
-		var rotations []int
+		st := newState(0.3)
+		var rotations []time.Time
 		for day := range longDays {
 			if ctx.Err() != nil {
 				return
@@ -154,23 +185,17 @@ func tunedLong(ctx context.Context, all []*tunedStream, every time.Duration) tun
 			answers := 0
 			for hour := range 24 {
 				part := trace.Cut(hour*dayHops/24, (hour+1)*dayHops/24)
-				for _, a := range s.replayer.Alarms(part, st.params) {
+				for _, a := range s.replayer.Alarms(part, st.params()) {
 					at := hour*dayHops/24 + a.Hop
 					if day == 0 {
 						out.First++
 					} else {
 						out.Later++
 					}
-					now := day*dayHops + at
-					recent := 0
-					for _, r := range rotations {
-						if r > now-window {
-							recent++
-						}
-					}
-					if recent < longBurst {
+					now := part.At(a.Hop)
+					if left := rule.Left(now, rotations); left > 0 {
 						rotations = append(rotations, now)
-						out.Worst = max(out.Worst, recent+1)
+						out.Worst = max(out.Worst, tune.Burst+1-left)
 					}
 					sp := tune.Span{From: max(at-5*episode.HopsPerSecond, 0), To: min(at+episodeHops, dayHops)}
 					if answers < longAnswers {
@@ -179,8 +204,11 @@ func tunedLong(ctx context.Context, all []*tunedStream, every time.Duration) tun
 						if rng.Float64() < tunedWrong {
 							sp.Verdict = tune.Real
 						}
-						st.params.Sensitivity = tune.Step(st.params.Sensitivity, sp.Verdict == tune.False)
-						st.labels = append(st.labels, tune.Label{Origin: tune.FromOperator, Real: sp.Verdict == tune.Real, Kind: a.Kind, Peak: a.Peak})
+						l := tune.Label{Origin: tune.FromOperator, Real: sp.Verdict == tune.Real, Kind: a.Kind, Peak: a.Peak}
+						st.labels = append(st.labels, l)
+						if done, _ := st.guard.Answer(now, &l, true, false, tune.Basis{}); len(done) > 0 {
+							st.guard.Promote(now, 24*time.Hour, "")
+						}
 						st.spans = append([]tune.Span{sp}, st.spans...)
 					} else {
 						st.spans = append(st.spans, sp)
@@ -192,9 +220,12 @@ func tunedLong(ctx context.Context, all []*tunedStream, every time.Duration) tun
 				c.Spans[len(st.labels)-1-k].Weight = w
 			}
 			d := &tune.Data{Replayer: s.replayer, Cases: append([]tune.Case{c}, s.made...)}
-			want := st.params
-			want.Sensitivity = episode.SensitivityAt(tune.Control(d, goal, st.params, tune.CutoffOf(st.params.Sensitivity)))
-			st.params = tune.Bounded(st.params, want)
+			live := st.params()
+			found := tune.Proposal{Params: live}
+			found.Params.Sensitivity = episode.SensitivityAt(tune.Control(d, goal, live, tune.CutoffOf(live.Sensitivity)))
+			night := trace.At(trace.Len())
+			_ = st.guard.Propose(night, st.guard.Revision, tune.Setting{By: "tuning", Params: found.Params, Basis: enough}) // see tunedState.night
+			st.guard.Promote(night, 24*time.Hour, "")
 		}
 		out.Rotations += len(rotations)
 	})

@@ -100,7 +100,7 @@ func (c *tuneCommand) fleet(ctx context.Context, con console) error {
 
 // settingText is a setting in one line.
 func settingText(s bus.TuningSetting) string {
-	text := fmt.Sprintf("sensitivity %.3f (cut-off %.2f of the limits)", s.Sensitivity, s.Cutoff)
+	text := fmt.Sprintf("alarm at %.2f times a detector's own limit (sensitivity %.3f)", s.Cutoff, s.Sensitivity)
 	if s.Persistence > 1 {
 		text += fmt.Sprintf(", %d windows in a row", s.Persistence)
 	}
@@ -120,7 +120,7 @@ func effect(s bus.TuningSetting) string {
 	if s.Hours == 0 {
 		return "unknown: no quiet traffic is kept yet"
 	}
-	return fmt.Sprintf("%.2f a day (95 %%: %.2f to %.2f)", s.FalsePerDay, s.Low, s.High)
+	return fmt.Sprintf("%.2f a day; with so little traffic known, %.2f to %.2f (95 %%)", s.FalsePerDay, s.Low, s.High)
 }
 
 func printTuning(w io.Writer, i bus.TuningInfo) error {
@@ -129,11 +129,17 @@ func printTuning(w io.Writer, i bus.TuningInfo) error {
 		auto = "off"
 	}
 	fmt.Fprintf(w, "%s, revision %d: %s\n", i.Stream, i.Revision, settingText(i.Live))
-	fmt.Fprintf(w, "budget: one false rotation in %v; evidence about the source may rotate %d times more now; automatic tuning is %s\n", i.Budget, i.Left, auto)
+	fmt.Fprintf(w, "you bear one false change of the key in %v; suspicion may change it %d times more now, then you are asked; automatic tuning is %s\n", i.Budget, i.Left, auto)
+	if !i.Searched.IsZero() {
+		fmt.Fprintf(w, "it last looked for better settings by itself at %s\n", stamp(i.Searched))
+	}
+	if !i.Next.IsZero() {
+		fmt.Fprintf(w, "it looks by itself at %s, or as soon as the service is there after that\n", stamp(i.Next))
+	}
 	l := i.Labels
-	fmt.Fprintf(w, "known: %d false, %d real, %d missed, %d proven; %d contested (called false against proof: not counted)\n", l.False, l.Real, l.Missed, l.Proven, l.Contested)
+	fmt.Fprintf(w, "what you and events said so far: %d false, %d real, %d missed, %d proven; %d contested (called false against proof: not counted)\n", l.False, l.Real, l.Missed, l.Proven, l.Contested)
 	if i.Shadow != nil {
-		fmt.Fprintf(w, "in the shadow for %v: revision %d, %s\n", i.Observed.Round(time.Second), i.Shadow.Revision, settingText(*i.Shadow))
+		fmt.Fprintf(w, "on trial beside the present setting (in the shadow) for %v: revision %d, %s\n", i.Observed.Round(time.Second), i.Shadow.Revision, settingText(*i.Shadow))
 		fmt.Fprintln(w, "  it decides after shadow-for, if it alarms no more than was expected, and while no alert about the source is open")
 	}
 	return printProposal(w, i.Proposal)
@@ -151,12 +157,26 @@ func printProposal(w io.Writer, p *bus.TuningProposal) error {
 	what := "proposed: " + settingText(p.Then)
 	if settingText(p.Then) == settingText(p.Now) {
 		what = "proposed: nothing to change"
+	} else {
+		what += "\n" + direction(p)
 	}
 	fmt.Fprintf(w, "%s\nby the %s: %s\nfrom %s; %d settings tried in %v\n", what, p.Method, p.Why, p.Data, p.Tried, p.Took.Round(time.Millisecond))
 	if p.HeldOutEpisodes > 0 {
 		fmt.Fprintf(w, "of %d simulated episodes of kinds that nothing was tuned by, %.0f %% would be detected; %d no cut-off would show\n", p.HeldOutEpisodes, 100*p.HeldOut, p.Unseen)
 	}
 	return err
+}
+
+// direction says what a proposal means to whoever watches alarms, and what to do with it.
+func direction(p *bus.TuningProposal) string {
+	what := "it weighs detectors differently"
+	switch {
+	case p.Then.Sensitivity > p.Now.Sensitivity:
+		what = "it notices more: fewer thefts are missed, and there may be more false alarms"
+	case p.Then.Sensitivity < p.Now.Sensitivity:
+		what = "it notices less: there are fewer false alarms, and a faint theft may be missed"
+	}
+	return what + "; with --apply it is tried beside the present setting first, and --revert takes it back"
 }
 
 func detected(s bus.TuningSetting) string {
