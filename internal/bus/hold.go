@@ -18,4 +18,7 @@ type HoldRequest struct {
 	Why    string        `cbor:"3,keyasint,omitempty"` // for people
 	Term   uint64        `cbor:"4,keyasint"`
 	Beat   time.Duration `cbor:"5,keyasint,omitempty"` // see [Newer]
+	// Started is of the transport that it is for, as in [Lease]; zero where its sender
+	// never heard it.
+	Started time.Time `cbor:"6,keyasint,omitzero"`
 }

@@ -118,6 +118,10 @@ type DisarmRequest struct {
 	Streams []gk.StreamID `cbor:"1,keyasint"`
 	Term    uint64        `cbor:"2,keyasint"`
 	Beat    time.Duration `cbor:"3,keyasint,omitempty"` // see [Newer]
+	// Started is of the transport that it is for, as in [Lease]: one that started since
+	// has no key that the order could mean, and does not know either that it obeyed it
+	// before. Zero where the sender never heard it.
+	Started time.Time `cbor:"4,keyasint,omitzero"`
 }
 
 // Newer reports whether a command is one that was given after the last of its kind,

@@ -74,7 +74,7 @@ func (st *stream) hold(now time.Time) {
 			continue
 		}
 		h.asking[id] = true
-		req := bus.HoldRequest{Stream: st.id, Held: why != "", Why: why, Term: st.svc.protocol.Term, Beat: st.svc.age()}
+		req := bus.HoldRequest{Stream: st.id, Held: why != "", Why: why, Term: st.svc.protocol.Term, Beat: st.svc.age(), Started: st.svc.beat(id).Started}
 		st.call(func(ctx context.Context) {
 			_, err := bus.TransportHold.Do(ctx, st.svc.conn, string(id), req)
 			st.post(func() {

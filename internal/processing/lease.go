@@ -209,8 +209,9 @@ func (s *Service) disarm(ctx context.Context, transports map[gk.TransportID]bool
 		done := make(chan struct{}, 1) // full until the answer is here
 		done <- struct{}{}
 		running = append(running, done)
+		started := s.beat(id).Started
 		s.beside(func() {
-			_, err := bus.TransportDisarm.Do(ctx, s.conn, string(id), bus.DisarmRequest{Streams: streams, Term: s.protocol.Term, Beat: beat})
+			_, err := bus.TransportDisarm.Do(ctx, s.conn, string(id), bus.DisarmRequest{Streams: streams, Term: s.protocol.Term, Beat: beat, Started: started})
 			if err != nil {
 				s.log.Warn("transport did not confirm that it disarmed", "transport", id, "streams", streams, "error", err)
 			}

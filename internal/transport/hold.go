@@ -68,6 +68,9 @@ func (s *Service) holdStream(_ context.Context, req bus.HoldRequest) (none bus.E
 	now := s.cfg.Host.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.meant(req.Started); err != nil {
+		return none, err
+	}
 	if s.streams[req.Stream] == nil && !req.Held {
 		return none, nil
 	}

@@ -151,9 +151,21 @@ func (s *Service) renew(_ context.Context, req bus.LeaseRequest) (none bus.Empty
 	return none, err
 }
 
+// meant refuses a command that names another start of this service: what it knew of
+// the commands that it obeyed is gone.
+func (s *Service) meant(started time.Time) error {
+	if started.IsZero() || started.Equal(s.here.Started) {
+		return nil
+	}
+	return bus.Refuse(bus.CodeConflict, "the command is for another start of this transport: wait for its announcement")
+}
+
 // disarm wipes the keys of streams, cuts off who watches them, and takes no key
 // again on a lease from before. What waits in buffers is not delivered any more.
 func (s *Service) disarm(_ context.Context, req bus.DisarmRequest) (none bus.Empty, err error) {
+	if err := s.meant(req.Started); err != nil {
+		return none, err
+	}
 	now := s.cfg.Host.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -94,6 +94,28 @@ func TestRecordedCommandsDoNothing(t *testing.T) {
 	})
 }
 
+// A transport that started anew does not know what it obeyed before: orders that name
+// its start before are refused.
+func TestOrdersForAnotherStartAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		l := newLeased(t, time.Minute)
+		me := string(l.here.Transport)
+		before := l.here.Started.Add(-time.Minute)
+		_, err := bus.TransportDisarm.Do(ctx, l.conn, me, bus.DisarmRequest{Streams: []gk.StreamID{testStream}, Term: 1, Beat: 1, Started: before})
+		if bus.CodeOf(err) != bus.CodeConflict || !l.second() {
+			t.Errorf("disarmed by an order from before: %v", err)
+		}
+		_, err = bus.TransportHold.Do(ctx, l.conn, me, bus.HoldRequest{Stream: testStream, Held: true, Term: 1, Beat: 1, Started: before})
+		if bus.CodeOf(err) != bus.CodeConflict || l.svc.streams[testStream].held != nil {
+			t.Errorf("held by an order from before: %v", err)
+		}
+		if _, err := bus.TransportDisarm.Do(ctx, l.conn, me, bus.DisarmRequest{Streams: []gk.StreamID{testStream}, Term: 1, Beat: 1, Started: l.here.Started}); err != nil || l.second() {
+			t.Errorf("not disarmed: %v", err)
+		}
+	})
+}
+
 // A session that is asked for again with another SSRC is not there twice.
 func TestSessionKeepsItsSSRC(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
