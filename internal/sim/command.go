@@ -157,6 +157,9 @@ func (w *world) revoke() {
 	if w.check.revoked[e.stream()] != nil || w.disk.backup != nil {
 		return
 	}
+	if w.engine.now+max(w.config.lease, lateRevocation) > w.opt.active()+settleFor/3 {
+		return // the device could not be back at the end
+	}
 	w.trace("%s is revoked", e.id)
 	w.fault(10 * time.Second)
 	r := &revocation{asked: w.engine.now}
@@ -164,12 +167,19 @@ func (w *world) revoke() {
 	p := w.newProcess("operator")
 	w.guests = append(w.guests, p)
 	p.start(func() {
-		w.dismiss(p, e, r)
-		if p.Sleep(p.context(), w.between(silenceAfter, 5*time.Second)) == nil {
+		done := w.dismiss(p, e, r)
+		wait := w.between(silenceAfter, 5*time.Second)
+		if p.wait(p.context(), max(wait, done-w.engine.now)) == nil {
 			w.enrolAnew(p, e)
 		}
 	})
 }
+
+// lateRevocation is how long after it was asked for a revocation may be done, or done
+// again: a request that the bus brings late or twice, to a key service whose store
+// stalls. It is then of the enrolment that is there, to be on the safe side, so that who
+// enrols the device anew has to wait for that.
+const lateRevocation = 15 * time.Second
 
 // insist does something until it succeeds.
 func (p *process) insist(do func() error) {
@@ -178,26 +188,29 @@ func (p *process) insist(do func() error) {
 	}
 }
 
-func (w *world) dismiss(p *process, e *encoder, r *revocation) {
+// dismiss revokes a device. It gives the time from which no order of it is under way.
+func (w *world) dismiss(p *process, e *encoder, r *revocation) (done time.Duration) {
 	o := &port{p, w.bus}
 	var rep bus.RevokeReply
 	p.insist(func() (err error) {
 		ctx, _ := p.WithTimeout(p.context(), 5*time.Second)
+		done = w.engine.now + lateRevocation
 		rep, err = bus.KMSRevoke.Do(ctx, o, bus.RevokeRequest{Device: e.id})
 		return err
 	})
 	over := w.engine.now + p.real(rep.Lease)
 	ctx, _ := p.WithTimeout(p.context(), 8*time.Second)
-	done, err := bus.ProcessingDisarm.Do(ctx, o, bus.DisarmDeviceRequest{Device: e.id, Streams: rep.Device.Streams, Lease: rep.Lease})
+	disarmed, err := bus.ProcessingDisarm.Do(ctx, o, bus.DisarmDeviceRequest{Device: e.id, Streams: rep.Device.Streams, Lease: rep.Lease})
 	if p.dead {
-		return
+		return done
 	}
-	if err != nil || len(done.Missing) > 0 || len(done.Confirmed) == 0 {
-		w.trace("the revocation of %s has to wait for leases: %v, %v", e.id, err, done.Missing)
+	if err != nil || len(disarmed.Missing) > 0 || len(disarmed.Confirmed) == 0 {
+		w.trace("the revocation of %s has to wait for leases: %v, %v", e.id, err, disarmed.Missing)
 		_ = p.wait(p.context(), max(0, over-w.engine.now))
 	}
 	r.silence = w.engine.now + silenceAfter
 	w.trace("%s is known to be revoked", e.id)
+	return done
 }
 
 func (w *world) enrolAnew(p *process, e *encoder) {
