@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -49,6 +50,37 @@ func TestCloneWithoutACKDoesNotLockTheDeviceOut(t *testing.T) {
 	w.pass(cloneFor)
 	before := w.check.delivered
 	w.pass(3 * time.Second)
+	for _, v := range w.check.violations {
+		t.Error(v)
+	}
+	if w.check.delivered == before {
+		t.Error("nothing is delivered")
+	}
+}
+
+// Seed 410066: a device was revoked and enrolled anew, and then its transport started
+// anew. What was ordered before that is brought again, and takes no key away.
+func TestRecordedOrdersMeanNothingToATransportThatStartedAnew(t *testing.T) {
+	w := newCase(t)
+	w.revoke()
+	w.pass(lateRevocation + 7*time.Second)
+	tr := w.transports[0]
+	tr.p.kill()
+	tr.start()
+	w.pass(3 * time.Second)
+	w.isolated[w.processing.p.name] = w.engine.now + 2*time.Second // so that nobody makes it good at once
+	disarms := 0
+	for _, c := range w.bus.commands {
+		if strings.HasPrefix(c.subject, disarmSubject) {
+			disarms++
+		}
+		w.bus.again(c)
+	}
+	if disarms == 0 {
+		t.Fatal("nothing was disarmed")
+	}
+	before := w.check.delivered
+	w.pass(2 * time.Second)
 	for _, v := range w.check.violations {
 		t.Error(v)
 	}
