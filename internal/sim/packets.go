@@ -124,6 +124,7 @@ func (c *checker) landed(t *transportRole, d datagram, cause string) {
 	case c.ended(d.place):
 	case c.restored && k.print != k.used: // the store forgot its key; the device's next word ends the session
 	case cause == "lease-over" && c.troubled(20*time.Second):
+	case cause == "replaced" && !k.told[t.id] && c.forgotten(d.place): // the ACK settles it
 	case cause == "late" && c.displaced(t, d):
 	case (cause == "late" || cause == "too-old") && age >= lateAfter: // the reorder buffer does not wait longer
 	case (cause == "stale-epoch" || cause == "stale-proven") && age >= staleAfter: // nor does a key that retired
@@ -185,6 +186,24 @@ func (c *checker) ended(p place) bool {
 	}
 	// A candidate may have to give way after it was given a key.
 	return !x.agreed && (c.overtaken(p) || x.held > 0 && c.engine.now-x.held < 5*time.Second)
+}
+
+// forgotten reports whether a session's epochs were used by one before it, and neither
+// the store, which is yesterday's, nor the device, which crashed before it wrote its
+// newest down, remembers it. Of two sessions the transport then cannot tell which is the
+// later one, and must not have one from before take the stream, until it is told of the
+// device's ACK.
+func (c *checker) forgotten(p place) bool {
+	mine := c.session(p.stream, p.session)
+	if mine == nil || !c.restored {
+		return false
+	}
+	for _, x := range c.of(p.stream).sessions {
+		if n := len(x.epochs); n > 0 && x.begun < mine.begun && x.epochs[n-1] >= p.epoch {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *checker) ofClone(p place) bool {
