@@ -91,7 +91,7 @@ func (a *absence) Score(v *View) Evidence {
 			float64(a.packets[i])/float64(max(r.Packets, absenceLeast/absenceTimes)))
 		if times > e.Value {
 			e.Value, e.Score = times, times/absenceTimes
-			if e.Score >= said {
+			if e.Score >= v.Said {
 				e.Text = fmt.Sprintf("%s was not sent for %.1f s and %d packets (longest in the baseline: %.1f s, %d packets)",
 					r.Token, float64(a.hops[i])/hopsPerSecond, a.packets[i], float64(r.Hops)/hopsPerSecond, r.Packets)
 			}

@@ -61,6 +61,12 @@ var limits = func() []limit {
 				limit{"greatest " + name, true, true, func(p *Profile) *float64 { return &spread(p).Max }, seen, reach})
 		}
 	}
+	content := func(name string, at func(*Profile) *Spread, seen func(*adapter, *View) (float64, bool)) {
+		all = append(all, limit{"least volume without padding over " + name, true, false, func(p *Profile) *float64 { return &at(p).Min }, seen,
+			func(p *Profile) float64 { return max((at(p).Max-at(p).Min)/2, 2*sigmaFloor[feature.ByteRate]) }})
+	}
+	content("1 s", func(p *Profile) *Spread { return &p.Content1 }, func(_ *adapter, v *View) (float64, bool) { return contentRate(&v.S1, &v.V1), v.OK1 })
+	content("4 s", func(p *Profile) *Spread { return &p.Content4 }, func(_ *adapter, v *View) (float64, bool) { return contentRate(&v.S4, &v.V4), v.OK4 })
 	for c := range counters {
 		if c == overCap {
 			continue // no stream has a packet over its cap in its baseline

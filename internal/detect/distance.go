@@ -92,7 +92,7 @@ func (d distance) Score(v *View) Evidence {
 	}
 	e.Value = hellinger(histogram(&v.S4.Sums, d.which), d.p.Reference[d.which])
 	e.Score = e.Value / limit
-	if e.Score >= said {
+	if e.Score >= v.Said {
 		e.Text = fmt.Sprintf("distribution of %s over 4 s is %.2f from the baseline's (Hellinger; limit %.2f)", d.kind, e.Value, limit)
 	}
 	return e

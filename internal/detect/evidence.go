@@ -19,7 +19,7 @@ type Evidence struct {
 	Score float64 // value over limit: 1 and more accuses
 	Value float64
 	Limit float64
-	Text  string // in words and numbers; set where Score is at least 0.5
+	Text  string // in words and numbers; set where Score is at least 0.5 with its gain
 	// Level is the score before weights and sensitivity, of evidence that accuses: what
 	// is kept for tuning.
 	Level episode.Level

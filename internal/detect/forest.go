@@ -173,7 +173,7 @@ func (d isolation) Score(v *View) Evidence {
 	e.Limit = min(0.98, max(0.6, d.p.ForestMax)+d.margin)
 	e.Value = d.p.Forest.Score(v.V1[:])
 	e.Score = max(0, (e.Value-0.4)/(e.Limit-0.4))
-	if e.Score >= said {
+	if e.Score >= v.Said {
 		e.Text = fmt.Sprintf("isolation score %.2f over 1 s (limit %.2f; greatest of the baseline %.2f)", e.Value, e.Limit, d.p.ForestMax)
 	}
 	return e

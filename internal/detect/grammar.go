@@ -41,7 +41,7 @@ func (g *grammar) Score(v *View) Evidence {
 		}
 		if s := sum / lim.Limit; s > e.Score {
 			e.Score, e.Value, e.Limit = s, sum, lim.Limit
-			if s >= said {
+			if s >= v.Said {
 				e.Text = fmt.Sprintf("%g times in 10 s what this source never sent (%s; it knows %d of this sort; limit %g)",
 					sum, g.examples[i], lim.Known, lim.Limit)
 			}
@@ -105,7 +105,7 @@ func (c *count) Score(v *View) Evidence {
 	sum := c.sum.add(n)
 	limit := c.p.countLimit(c.of, c.floor)
 	e := Evidence{Kind: c.kind, Class: c.class, Score: sum / limit, Value: sum, Limit: limit}
-	if e.Score >= said {
+	if e.Score >= v.Said {
 		e.Text = fmt.Sprintf("%g %s in 10 s (limit %g; worst of the baseline %g)", sum, c.text, limit, c.p.Counts[c.of].Worst)
 	}
 	return e

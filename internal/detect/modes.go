@@ -92,9 +92,11 @@ func (r *regime) score(v *View, s *Settings) {
 	r.gate(v)
 	r.evidence, r.worst = r.evidence[:0], 0
 	for i, d := range r.detectors {
+		gain := s.Gain(d.Name())
+		v.Said = said / max(1, gain)
 		e := d.Score(v)
 		e.Advisory = r.advisory[i]
-		s.weigh(&e, s.Gain(d.Name()))
+		s.weigh(&e, gain)
 		if !e.Advisory {
 			r.worst = max(r.worst, e.Score)
 		}

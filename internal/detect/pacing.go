@@ -21,7 +21,7 @@ func (d pacing) Score(v *View) Evidence {
 	}
 	e.Value = float64(v.S4.SameTimes) / float64(v.S4.Packets)
 	e.Score = e.Value / e.Limit
-	if e.Score >= said {
+	if e.Score >= v.Said {
 		e.Text = fmt.Sprintf("%.0f %% of packets in 4 s share their timestamp with the one before (baseline at most %.0f %%)", 100*e.Value, 100*d.p.SameTimeMax)
 	}
 	return e

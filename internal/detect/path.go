@@ -136,7 +136,7 @@ func (b *bottleneck) Score(v *View) Evidence {
 	queued := (now - b.least) / max(bottleneckDelay, 1.5*(b.p.DelayMax-b.p.DelayMin))
 	e.Score = min(narrow, queued, full/bottleneckBusy, 10)
 	e.Score = max(0, e.Score)
-	if e.Score >= said {
+	if e.Score >= v.Said {
 		e.Text = fmt.Sprintf("the link is full: pace spreads over %.2f octaves (baseline at least %.2f), sends %.0f %% of the time, delay is %.0f ms above its least",
 			spread, b.p.PaceMin, 100*full, now-b.least)
 	}
@@ -166,7 +166,7 @@ func (d tick) Score(v *View) Evidence {
 	}
 	e.Value = v.S4.Tick()
 	e.Score = e.Value / e.Limit
-	if e.Score >= said {
+	if e.Score >= v.Said {
 		e.Text = fmt.Sprintf("packets leave on a clock of 1 ms (Rayleigh %.2f over 4 s; baseline at most %.2f)", e.Value, d.p.TickMax)
 	}
 	return e
@@ -205,7 +205,7 @@ func (d *step) Score(v *View) Evidence {
 	}
 	e.Value = now - before
 	e.Score = slices.Max([]float64{e.Value, -e.Value}) / e.Limit
-	if e.Score >= said {
+	if e.Score >= v.Said {
 		e.Text = fmt.Sprintf("least delay moved by %+.1f ms and stayed (baseline at most %.1f ms)", e.Value, d.p.DelaySwing)
 	}
 	return e

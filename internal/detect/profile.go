@@ -12,8 +12,9 @@ import (
 
 // ProfileVersion is the layout of [Profile], and what its words and numbers mean: a
 // profile of another version cannot be compared and is learned anew. Version 2 has the
-// scrambling bits of TS packets in their words, where 1 had two bits of the PID.
-const ProfileVersion = 2
+// scrambling bits of TS packets in their words, where 1 had two bits of the PID; version 3
+// has the volume without padding.
+const ProfileVersion = 3
 
 // Profile is what a baseline leaves: what a source says, how often rare things
 // happen to it, and the spread of its statistics. It is plain data, to be stored.
@@ -27,6 +28,8 @@ type Profile struct {
 	Counts     [counters]CountSpread
 	Seconds    [feature.Features]Spread // statistics over 1 s
 	Fours      [feature.Features]Spread // and over 4 s
+	// Content1 and Content4 are of the volume without what only fills a TS, over 1 and 4 s.
+	Content1, Content4 Spread
 
 	MaxGap  float64 // longest silence, ns
 	MaxLost float64 // most missing packets in a hop
@@ -165,6 +168,8 @@ type Learner struct {
 	words *vocabularyLearner
 	one   [feature.Features][]float64
 	four  [feature.Features][]float64
+	// volume without padding, over 1 and 4 s
+	content1, content4 []float64
 
 	perHop     []uint64 // packets
 	vectors    []feature.Vector
@@ -228,11 +233,13 @@ func (l *Learner) Add(v *View) {
 		for f := range l.one {
 			l.one[f] = append(l.one[f], v.V1[f])
 		}
+		l.content1 = append(l.content1, contentRate(&v.S1, &v.V1))
 	}
 	if v.OK4 {
 		for f := range l.four {
 			l.four[f] = append(l.four[f], v.V4[f])
 		}
+		l.content4 = append(l.content4, contentRate(&v.S4, &v.V4))
 		l.fourSecond = append(l.fourSecond, v.S4.Sums)
 	}
 	if v.S4.Packets > 0 {
@@ -276,6 +283,7 @@ func (l *Learner) Finish(seed uint64) *Profile {
 		p.Seconds[f] = spreadOf(l.one[f])
 		p.Fours[f] = spreadOf(l.four[f])
 	}
+	p.Content1, p.Content4 = spreadOf(l.content1), spreadOf(l.content4)
 	if len(l.pace) > 0 {
 		p.PaceMin = slices.Min(l.pace)
 	}

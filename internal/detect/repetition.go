@@ -34,7 +34,7 @@ func repeatShare(w *feature.Window) float64 {
 // for those that are too plain to tell.
 const (
 	loopFloor   = 0.4
-	repeatFloor = 0.65
+	repeatFloor = 0.7
 	// loopSilence is from where on, in ns, a silence leaves too little of 4 s to tell.
 	loopSilence = 2e9
 	// Where rows of a picture are coded apart from each other, more comes again.
@@ -46,7 +46,7 @@ const (
 type loop struct {
 	p          *Profile
 	restarting bool // the codec
-	past       [fourSec][2]float64
+	past       [second][2]float64
 	next       int
 }
 
@@ -60,11 +60,11 @@ func (l *loop) Score(v *View) Evidence {
 	if v.S4.MaxGap > loopSilence {
 		payloads = 0
 	}
-	// The four seconds before must have repeated as well: a picture that moves in a
-	// circle comes back to where it was for some seconds, a recording goes on.
+	// The four seconds that ended a second ago must have repeated as well: a picture that
+	// moves in a circle passes where it was, a recording goes on.
 	before := l.past[l.next]
 	l.past[l.next] = [2]float64{sizes, payloads}
-	l.next = (l.next + 1) % fourSec
+	l.next = (l.next + 1) % second
 	sizes, payloads = min(sizes, before[0]), min(payloads, before[1])
 	sizeLimit := max(loopFloor, min(0.95, 2*l.p.LoopMax))
 	payloadLimit := max(repeatFloor, min(0.95, 2*l.p.RepeatMax))
@@ -88,8 +88,8 @@ func (l *loop) Score(v *View) Evidence {
 		e.Score, e.Value, e.Limit = s, payloads, payloadLimit
 		what = "payloads"
 	}
-	if e.Score >= said {
-		e.Text = fmt.Sprintf("%.0f %% of %s in 8 s were sent before (limit %.0f %%)", 100*e.Value, what, 100*e.Limit)
+	if e.Score >= v.Said {
+		e.Text = fmt.Sprintf("%.0f %% of %s in 5 s were sent before (limit %.0f %%)", 100*e.Value, what, 100*e.Limit)
 	}
 	return e
 }

@@ -34,6 +34,10 @@ const (
 	// Alike are sizes that differ by at most stillBytes, or by stillPart of them.
 	stillBytes = 2.5
 	stillPart  = 0.035
+	// The same to the byte are so many of the hops: less than a byte on the mean, because
+	// sizes are whole.
+	exactBytes = 0.5
+	exactShare = 0.8
 	// A TS hides the sizes of pictures, but the least picture needs one TS packet: of
 	// those that are seen, at least stillStarts begin one, and for a key picture now and
 	// then at most stillGoes of them go on.
@@ -73,15 +77,16 @@ func (s *stillness) add(w *feature.Window) {
 	}
 }
 
-// still reports whether nothing changed in the picture for 2.5 s.
-func (s *stillness) still() bool {
+// still reports whether nothing changed in the picture for 2.5 s; exact, whether its
+// pictures were the same to the byte.
+func (s *stillness) still() (still, exact bool) {
 	if s.form == feature.TS {
 		starts, goes := 0.0, 0.0
 		for _, h := range s.hops {
 			starts += h.starts
 			goes += h.goes
 		}
-		return starts >= stillStarts && goes <= stillGoes*starts
+		return starts >= stillStarts && goes <= stillGoes*starts, false
 	}
 	means := make([]float64, 0, stillHops)
 	for _, h := range s.hops {
@@ -90,16 +95,18 @@ func (s *stillness) still() bool {
 		}
 	}
 	if len(means) < stillSeen {
-		return false
+		return false, false
 	}
 	slices.Sort(means)
 	floor := means[(len(means)-1)/2] // key pictures are above
-	tolerance := math.Max(stillBytes, stillPart*floor)
-	alike := 0
-	for _, h := range s.hops {
-		if h.mean > 0 && math.Abs(h.mean-floor) <= tolerance && h.deviation <= tolerance {
-			alike++
+	alike := func(tolerance, share float64) bool {
+		n := 0
+		for _, h := range s.hops {
+			if h.mean > 0 && math.Abs(h.mean-floor) <= tolerance && h.deviation <= tolerance {
+				n++
+			}
 		}
+		return float64(n) >= share*float64(len(means))
 	}
-	return floor <= s.limit && float64(alike) >= stillShare*float64(len(means))
+	return floor <= s.limit && alike(math.Max(stillBytes, stillPart*floor), stillShare), alike(exactBytes, exactShare)
 }

@@ -23,6 +23,9 @@ type View struct {
 	OK1, OK4 bool // the vector means something
 	Full     bool // ten seconds are there
 	Index    int  // number of the hop in the stream
+	// Said is the score from which the detector asked puts its evidence into words:
+	// its gain comes afterwards.
+	Said float64
 	// Disturbed: within the last 7 s there was a silence or loss beyond the
 	// baseline's. Timing and volume then say nothing about the source.
 	Disturbed bool

@@ -16,6 +16,7 @@ type volume struct {
 	recent [volumeRecent]float64 // values of the last hops over 1 s
 	next   int
 	still  stillness
+	exact  bool // pictures are the same to the byte
 }
 
 func newVolume(p *Profile) *volume { return &volume{p: p, still: newStillness(p)} }
@@ -30,7 +31,8 @@ const (
 	// Where a rate control held the volume (robust deviation over 4 s below volumeHeld),
 	// the baseline hides how little its pictures needed, and volumeFallHeld holds. In a TS
 	// the least picture takes 188 bytes; elsewhere it takes some tens, and what is still
-	// above them may be a simple scene: volumeFallBare.
+	// above them may be a simple scene: volumeFallBare. Under a camera's noise no two pictures
+	// have one size: where they have, volumeFallHeld is enough.
 	volumeFall, volumeFallHeld, volumeFallBare = 2.0, 3.5, 5.0
 	volumeHeld                                 = 0.05
 	// volumeMedia is how near the media clock must be to its rate in the baseline,
@@ -45,44 +47,60 @@ func (*volume) Name() string { return "volume" }
 
 func (d *volume) Score(v *View) Evidence {
 	e := Evidence{Kind: "volume", Class: Source, Limit: volumeRanges}
-	d.recent[d.next] = d.below(&v.S1, &v.V1, v.OK1, &d.p.Seconds)
+	d.still.add(&v.Hop)
+	still, exact := d.still.still()
+	d.exact = exact
+	d.recent[d.next] = d.below(&v.S1, &v.V1, v.OK1, &d.p.Seconds, &d.p.Content1)
 	d.next = (d.next + 1) % volumeRecent
-	least, seconds, rate := d.below(&v.S4, &v.V4, v.OK4, &d.p.Fours), 4.0, v.V4[feature.ByteRate]
+	least, seconds, rate := d.below(&v.S4, &v.V4, v.OK4, &d.p.Fours, &d.p.Content4), 4.0, contentRate(&v.S4, &v.V4)
 	if quick := slices.Min(d.recent[:]); quick > least {
-		least, seconds, rate = quick, volumeRecent*0.25+0.75, v.V1[feature.ByteRate]
+		least, seconds, rate = quick, volumeRecent*0.25+0.75, contentRate(&v.S1, &v.V1)
 	}
 	e.Value = least
-	if d.still.add(&v.Hop); !d.still.still() {
+	if !still {
 		return e // a simple scene
 	}
 	e.Score = e.Value / e.Limit
-	if e.Score >= said {
+	if e.Score >= v.Said {
 		e.Text = fmt.Sprintf("volume is %.0f kbit/s, for %.1f s below the least of the baseline by %.1f of its ranges, while its clock goes on, %.1f octaves below its least second",
-			8*math.Exp2(rate)/1000, seconds, e.Value, d.p.Seconds[feature.ByteRate].Min-rate)
+			8*math.Exp2(rate)/1000, seconds, e.Value, d.p.Content1.Min-rate)
 	}
 	return e
 }
 
+// contentRate is the volume in octaves over a byte a second, without the null packets by
+// which a multiplexer keeps a constant rate (ISO 13818-1 section 2.4.3.3), as far as
+// TS packets are seen.
+func contentRate(w *feature.Window, x *feature.Vector) float64 {
+	if w.TSNulls == 0 {
+		return x[feature.ByteRate]
+	}
+	content, fill := max(float64(w.TSPackets), 0.5), float64(w.TSNulls)
+	return x[feature.ByteRate] + math.Log2(content/(content+fill))
+}
+
 // below is by how many ranges of the baseline the volume of a window is below it, 0
 // where the path may have to do with it.
-func (d *volume) below(w *feature.Window, x *feature.Vector, ok bool, baseline *[feature.Features]Spread) float64 {
+func (d *volume) below(w *feature.Window, x *feature.Vector, ok bool, baseline *[feature.Features]Spread, content *Spread) float64 {
 	media := x[feature.MediaRate] / math.Max(baseline[feature.MediaRate].Median, 1e-3)
 	if !ok || w.Lost > volumeLoss || w.Jumps > 0 || float64(w.MaxGap) > math.Max(volumeGap, 2*d.p.MaxGap) ||
 		media < volumeMedia || media > 1/volumeMedia {
 		return 0
 	}
-	s := baseline[feature.ByteRate]
-	ranges := (s.Min - x[feature.ByteRate]) / max(s.Max-s.Min, 1)
-	fall := (d.p.Seconds[feature.ByteRate].Min - x[feature.ByteRate]) / d.fall()
+	rate := contentRate(w, x)
+	ranges := (content.Min - rate) / max(content.Max-content.Min, 1)
+	fall := (d.p.Content1.Min - rate) / d.fall()
 	return max(0, min(ranges, volumeRanges*fall)/d.p.margin())
 }
 
 // fall is by how many octaves the volume must be below every second of the baseline.
 func (d *volume) fall() float64 {
 	switch {
-	case d.p.Form != feature.TS:
+	case d.p.Form != feature.TS && !d.exact:
 		return volumeFallBare
-	case d.p.Fours[feature.ByteRate].MAD < volumeHeld:
+	case d.p.Form != feature.TS:
+		return volumeFallHeld
+	case d.p.Content4.MAD < volumeHeld:
 		return volumeFallHeld
 	}
 	return volumeFall
@@ -199,7 +217,7 @@ func (d *drift) Score(v *View) Evidence {
 	}
 	*now = max(0, min(slope/limit, slope/max(deviation, 1e-3)/driftStraight))
 	e.Score = min(*now, before)
-	if e.Score >= said {
+	if e.Score >= v.Said {
 		e.Text = fmt.Sprintf("volume rises by %.0f %% every 8 s in a straight line (limit %.0f %%; greatest change in the baseline %.0f %%)",
 			100*(math.Exp2(slope)-1), 100*(math.Exp2(limit)-1), 100*(math.Exp2(d.p.StepMax)-1))
 	}

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
@@ -37,30 +38,68 @@ func TestDriftMustGoOn(t *testing.T) {
 
 func TestFallOfAHeldVolume(t *testing.T) {
 	base := Spread{Median: 14.7, Min: 14.3, Max: 14.9}
-	score := func(form feature.Form, mad, rate float64) float64 {
+	score := func(form feature.Form, mad, rate float64, exact bool) float64 {
 		p := &Profile{Hops: matureHops, Form: form}
-		p.Fours[feature.ByteRate], p.Seconds[feature.ByteRate] = base, Spread{Min: 13.3, Max: 15.3}
-		p.Fours[feature.ByteRate].MAD = mad
+		p.Content4, p.Content1 = base, Spread{Min: 13.3, Max: 15.3}
+		p.Content4.MAD = mad
 		p.Fours[feature.MediaRate].Median = 1
 		var x feature.Vector
 		x[feature.ByteRate], x[feature.MediaRate] = rate, 1
-		return (&volume{p: p}).below(&feature.Window{}, &x, true, &p.Fours) / volumeRanges
+		return (&volume{p: p, exact: exact}).below(&feature.Window{}, &x, true, &p.Fours, &p.Content4) / volumeRanges
 	}
 	for _, c := range []struct {
 		form      feature.Form
 		mad, rate float64
+		exact     bool // pictures of one size
 		alarm     bool
 	}{
-		{feature.TS, 0.1, 10.7, true},   // a picture that had its own volume
-		{feature.TS, 0.03, 10.7, false}, // what a rate control held says less
-		{feature.TS, 0.03, 9.5, true},
-		{feature.TS, 0.1, 11.6, false},  // not below the baseline's quiet seconds by much
-		{feature.H264, 0.1, 9.5, false}, // least pictures are smaller without TS
-		{feature.H264, 0.1, 8.2, true},
+		{feature.TS, 0.1, 10.7, false, true},   // a picture that had its own volume
+		{feature.TS, 0.03, 10.7, false, false}, // what a rate control held says less
+		{feature.TS, 0.03, 9.5, false, true},
+		{feature.TS, 0.1, 11.6, false, false},  // not below the baseline's quiet seconds by much
+		{feature.H264, 0.1, 9.5, false, false}, // least pictures are smaller without TS
+		{feature.H264, 0.1, 8.2, false, true},
+		{feature.H264, 0.1, 9.5, true, true}, // no camera's pictures have one size
+		{feature.H264, 0.1, 10.7, true, false},
 	} {
-		if s := score(c.form, c.mad, c.rate); s >= 1 != c.alarm {
+		if s := score(c.form, c.mad, c.rate, c.exact); s >= 1 != c.alarm {
 			t.Errorf("%s, deviation %g, %g octaves: score %.2f", c.form, c.mad, c.rate, s)
 		}
+	}
+}
+
+// TestFreezeBehindPadding: where a multiplexer keeps the rate with null packets, what is
+// left without them is the volume.
+func TestFreezeBehindPadding(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	const perHop = 600
+	hop := func(content int) *feature.Window {
+		w := &feature.Window{}
+		w.Hops, w.Packets, w.Bytes = 1, perHop/7, perHop*188
+		w.Gaps, w.MediaTicks = w.Packets, 90000/hopsPerSecond
+		w.TSPackets, w.TSNulls = uint64(content), uint64(perHop-content)
+		w.Tokens.Put(feature.TokenCount{Token: 1<<28 | 6<<24 | 0x60<<13 | 0x100, Count: 6})
+		w.Tokens.Put(feature.TokenCount{Token: 1<<28 | 1<<24 | 1<<16 | 0x100, Count: 6})
+		return w
+	}
+	e := NewEngine(feature.TS, Settings{})
+	for range 90 * hopsPerSecond {
+		e.Observe(hop(480 + rng.IntN(40)))
+	}
+	e.Settle()
+	alarms := func(content int) (n int) {
+		for range 10 * hopsPerSecond {
+			if v := e.Observe(hop(content)); v.Alarm && v.Kind == "volume" {
+				n++
+			}
+		}
+		return n
+	}
+	if n := alarms(300); n != 0 {
+		t.Errorf("a simpler picture: %d alarms", n)
+	}
+	if n := alarms(12); n != 1 {
+		t.Errorf("a picture that stands behind padding: %d alarms", n)
 	}
 }
 
@@ -105,7 +144,7 @@ func TestQuietBaselineDoesNotKnow(t *testing.T) {
 // Pictures that say only that nothing changed are alike to a few bytes; key pictures stand
 // between them.
 func TestStillness(t *testing.T) {
-	still := func(hop func(i int) (frames, bytes, squares uint64)) bool {
+	still := func(hop func(i int) (frames, bytes, squares uint64)) (still, exact bool) {
 		s := newStillness(&Profile{Form: feature.H264, Cap: 1400})
 		for i := range stillHops {
 			w := &feature.Window{}
@@ -116,23 +155,26 @@ func TestStillness(t *testing.T) {
 	}
 	alike := func(size uint64) (uint64, uint64, uint64) { return 6, 6 * size, 6 * size * size }
 	for name, c := range map[string]struct {
-		hop  func(i int) (frames, bytes, squares uint64)
-		want bool
+		hop   func(i int) (frames, bytes, squares uint64)
+		want  bool
+		exact bool
 	}{
-		"all alike": {func(int) (uint64, uint64, uint64) { return alike(37) }, true},
+		"all alike":   {func(int) (uint64, uint64, uint64) { return alike(37) }, true, true},
+		"nearly":      {func(i int) (uint64, uint64, uint64) { return alike(37 + uint64(i%2)*2) }, true, false},
+		"one differs": {func(i int) (uint64, uint64, uint64) { return alike(37 + uint64(i/9)*90) }, true, true},
 		"key pictures between": {func(i int) (uint64, uint64, uint64) {
 			if i%4 == 0 {
 				return 6, 5*37 + 9000, 5*37*37 + 9000*9000
 			}
 			return alike(37)
-		}, true},
-		"sizes that wander": {func(i int) (uint64, uint64, uint64) { return alike(60 + uint64(i%5)*12) }, false},
-		"sizes that differ": {func(int) (uint64, uint64, uint64) { return 6, 6 * 60, 3*50*50 + 3*70*70 }, false},
-		"full packets":      {func(int) (uint64, uint64, uint64) { return alike(1400) }, false},
-		"silence":           {func(int) (uint64, uint64, uint64) { return 0, 0, 0 }, false},
+		}, true, false},
+		"sizes that wander": {func(i int) (uint64, uint64, uint64) { return alike(60 + uint64(i%5)*12) }, false, false},
+		"sizes that differ": {func(int) (uint64, uint64, uint64) { return 6, 6 * 60, 3*50*50 + 3*70*70 }, false, false},
+		"full packets":      {func(int) (uint64, uint64, uint64) { return alike(1400) }, false, true},
+		"silence":           {func(int) (uint64, uint64, uint64) { return 0, 0, 0 }, false, false},
 	} {
-		if got := still(c.hop); got != c.want {
-			t.Errorf("%s: still %v", name, got)
+		if got, exact := still(c.hop); got != c.want || exact != c.exact {
+			t.Errorf("%s: still %v, to the byte %v", name, got, exact)
 		}
 	}
 }
@@ -150,7 +192,8 @@ func TestStillnessOfTS(t *testing.T) {
 			}
 			s.add(w)
 		}
-		return s.still()
+		still, _ := s.still()
+		return still
 	}
 	if !still(starts) || still(starts, goes) || still() || still(starts+1) {
 		t.Error("a packet a picture, two a picture, none, another stream's:", still(starts), still(starts, goes), still(), still(starts+1))

@@ -28,7 +28,7 @@ func (z zscore) Score(v *View) Evidence {
 		s := z.p.Seconds[f]
 		if d := math.Abs(v.V1[f]-s.Mean) / math.Max(s.Deviation, 1e-9); d > e.Value {
 			e.Value = d
-			if d >= said*z.limit {
+			if d >= v.Said*z.limit {
 				e.Text = fmt.Sprintf("%s over 1 s is %.1f deviations from the baseline's mean (limit %g)", feature.Descriptions[f].Name, d, z.limit)
 			}
 		}
@@ -70,7 +70,7 @@ func (r robust) Score(v *View) Evidence {
 		d := math.Max(v.V4[f]-s.Max, s.Min-v.V4[f]) / sigma
 		if d > e.Value {
 			e.Value = d
-			if d >= said*r.limit {
+			if d >= v.Said*r.limit {
 				e.Text = fmt.Sprintf("%s over 4 s is %.1f robust deviations outside the baseline (limit %g)", feature.Descriptions[f].Name, d, r.limit)
 			}
 		}
