@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/episode"
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
@@ -154,8 +155,32 @@ func (m *maker) drift(w *feature.Window, i int, strength float64) {
 	m.scale(w, f)
 }
 
-// freeze takes the picture away: the volume falls by octaves, the clock runs on.
-func (m *maker) freeze(w *feature.Window, _ int, strength float64) { m.scale(w, math.Exp2(-strength)) }
+// freeze stops the picture: the volume falls by octaves, the clock runs on, and every
+// picture is as large as the last, because it says only that nothing changed.
+func (m *maker) freeze(w *feature.Window, _ int, strength float64) {
+	f := math.Exp2(-strength)
+	m.scale(w, f)
+	var bytes, pictures uint64
+	var video []uint16
+	for i := range m.own {
+		bytes, pictures = bytes+m.own[i].FrameBytes, pictures+m.own[i].Frames
+		for _, c := range m.own[i].Tokens.All() {
+			if pid, ok := c.Token.VideoStart(); ok && !slices.Contains(video, pid) {
+				video = append(video, pid)
+			}
+		}
+	}
+	size := uint64(f * float64(bytes) / float64(max(pictures, 1)))
+	w.FrameBytes, w.FrameSq = w.Frames*size, w.Frames*size*size
+	// In a TS such a picture is the packet that it begins with.
+	said := w.Tokens
+	w.Tokens = feature.TokenSet{Overflow: said.Overflow, Full: said.Full}
+	for _, c := range said.All() {
+		if pid, start, ok := c.Token.Carries(); !ok || start || !slices.Contains(video, pid) {
+			w.Tokens.Put(c)
+		}
+	}
+}
 
 func (m *maker) scale(w *feature.Window, f float64) {
 	for _, v := range []*uint64{&w.Bytes, &w.FrameBytes, &w.PeakBytes} {
