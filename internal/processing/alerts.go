@@ -41,15 +41,50 @@ func newAlertBook(stream gk.StreamID) alertBook {
 	return alertBook{stream: stream, open: map[bus.Class]string{}, heard: map[string]time.Time{}}
 }
 
-// restore takes up alerts that were stored. What was open then is closed: whoever
-// watched it is gone, and sees it again if it goes on.
+// restore takes up alerts that were stored, before those that were raised meanwhile.
+// What was open then is closed: whoever watched it is gone, and sees it again if it goes
+// on. Evidence about the source stays open, because it has had its key already.
 func (k *alertBook) restore(now time.Time, number uint64, all []bus.Alert) {
-	k.number, k.all = number, all
+	early, names := k.all, map[string]string{}
+	k.number = max(k.number, number) // answers that were read before may name later ones
+	for i := range early {
+		names[early[i].ID] = k.next()
+		early[i].ID = names[early[i].ID]
+	}
+	for _, e := range k.told {
+		e.Detail["id"] = names[e.Detail["id"]]
+	}
+	k.all, k.open, k.heard = all, map[bus.Class]string{}, map[string]time.Time{}
 	for i := range k.all {
-		if a := &k.all[i]; a.Closed.IsZero() {
+		switch a := &k.all[i]; {
+		case !a.Closed.IsZero():
+		case a.Class == bus.ClassSource && a.Done != bus.DonePlanned:
+			k.open[a.Class], k.heard[a.ID] = a.ID, now
+		default:
 			k.finish(now, a, outcomeAtEnd(a))
 		}
 	}
+	for _, a := range early {
+		k.keep(a)
+		if a.Closed.IsZero() {
+			k.open[a.Class], k.heard[a.ID] = a.ID, now
+		}
+	}
+}
+
+// next gives the name of the next alert.
+func (k *alertBook) next() string {
+	k.number++
+	return fmt.Sprintf("%s.%d", k.stream, k.number)
+}
+
+// keep adds an alert, and drops another where there are too many.
+func (k *alertBook) keep(a bus.Alert) *bus.Alert {
+	if len(k.all) >= maxAlerts {
+		k.drop()
+	}
+	k.all = append(k.all, a)
+	return &k.all[len(k.all)-1]
 }
 
 // numberOf is the number in the name of an alert, 0 for what is none.
@@ -89,19 +124,13 @@ func (k *alertBook) raise(now time.Time, a bus.Alert) *bus.Alert {
 		k.see(now, have, a.Score, a.Evidence...)
 		return have
 	}
-	k.number++
-	a.ID = fmt.Sprintf("%s.%d", k.stream, k.number)
-	a.Stream, a.Opened, a.Count = k.stream, now, 1
+	a.ID, a.Stream, a.Opened, a.Count = k.next(), k.stream, now, 1
 	a.Evidence = a.Evidence[:min(len(a.Evidence), maxEvidence)]
 	if a.Severity == "" {
 		a.Severity = severities[a.Class]
 	}
-	if len(k.all) >= maxAlerts {
-		k.drop()
-	}
-	k.all = append(k.all, a)
+	have := k.keep(a)
 	k.open[a.Class], k.heard[a.ID] = a.ID, now
-	have := &k.all[len(k.all)-1]
 	k.tell(now, gk.EventAlertOpened, have)
 	return have
 }
@@ -140,7 +169,9 @@ func spends(a *bus.Alert) bool {
 func (k *alertBook) see(now time.Time, a *bus.Alert, score float64, evidence ...string) {
 	a.Count++
 	a.Score = max(a.Score, score)
-	k.heard[a.ID] = now
+	if a.Closed.IsZero() {
+		k.heard[a.ID] = now
+	}
 	for _, e := range evidence {
 		kind, _, _ := strings.Cut(e, ":")
 		i := slices.IndexFunc(a.Evidence, func(have string) bool { return strings.HasPrefix(have, kind+":") })

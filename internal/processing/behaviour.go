@@ -144,12 +144,16 @@ func newBehaviour(cfg *Behaviour, stream gk.StreamID) *behaviour {
 	return b
 }
 
-// take gives what is to be done, once.
+// take gives what is to be done, once. Alerts wait until those that were stored are here:
+// they have no number before, and must not be written over them.
 func (b *behaviour) take() reactions {
 	out := b.out
-	out.events = append(out.events, b.alerts.told...)
-	out.saveAlerts = b.alerts.dirty
-	b.out, b.alerts.told, b.alerts.dirty = reactions{}, nil, false
+	b.out = reactions{}
+	if b.stage != bus.StageLoading {
+		out.events = append(out.events, b.alerts.told...)
+		out.saveAlerts = b.alerts.dirty
+		b.alerts.told, b.alerts.dirty = nil, false
+	}
 	return out
 }
 

@@ -17,6 +17,10 @@ func (b *behaviour) loaded(now time.Time, p profileRecord, refused string, numbe
 		return
 	}
 	b.alerts.restore(now, number, alerts)
+	if a := b.alerts.get(bus.ClassSource); a != nil {
+		// The scores from its beginning are stored: those of now must not replace them.
+		b.tuned.around = append(b.tuned.around, around{number: numberOf(a.ID), id: a.ID})
+	}
 	b.profile = p
 	switch {
 	case refused != "":
@@ -31,6 +35,9 @@ func (b *behaviour) loaded(now time.Time, p profileRecord, refused string, numbe
 		b.setStage(now, bus.StageMature)
 	default:
 		b.startLearning(now)
+	}
+	if b.stage == bus.StageLearning {
+		b.alerts.close(now, bus.ClassSource, bus.OutcomeEnded) // nothing judges it any more
 	}
 }
 

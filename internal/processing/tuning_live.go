@@ -154,10 +154,11 @@ func (b *behaviour) adopt(now time.Time, r *tuningRecord) {
 	b.retune()
 }
 
-// retune makes settings decide that wait for it.
+// retune makes settings decide that wait for it. An alert that outlived a restart is no
+// episode of these engines before their first window.
 func (b *behaviour) retune() {
 	t := &b.tuned
-	if t.next == nil || b.alerts.get(bus.ClassSource) != nil {
+	if t.next == nil || b.windows > 0 && b.alerts.get(bus.ClassSource) != nil {
 		return
 	}
 	if t.params != *t.next {
