@@ -46,6 +46,8 @@ type windowLine struct {
 	Partial  bool               `json:"partial,omitempty"` // payload features come from cut packets
 	Scores   map[string]float64 `json:"scores,omitempty"`
 	Features map[string]float64 `json:"features,omitempty"` // over 1 s
+
+	held bool // no alarm could be told
 }
 
 func (c *analyzeCommand) Run(ctx context.Context, con console) error {
@@ -234,7 +236,7 @@ func (f *engineFlags) analyse(ctx context.Context, path string, each func(window
 
 func lineOf(name string, end int64, partial bool, v detect.Verdict) windowLine {
 	return windowLine{
-		Capture: name, T: float64(end) / 1e9, Score: round(v.Score), Kind: v.Kind, Class: v.Class, Evidence: v.Text, Partial: partial,
+		Capture: name, T: float64(end) / 1e9, Score: round(v.Score), Kind: v.Kind, Class: v.Class, Evidence: v.Text, Partial: partial, held: v.Held,
 	}
 }
 

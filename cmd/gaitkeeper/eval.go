@@ -65,7 +65,10 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 		c.Captures = c.Labels
 	}
 	all, source := map[string][]detect.Reading{}, map[string][]detect.Reading{}
-	raw, rawSource := map[string][]detect.Reading{}, map[string][]detect.Reading{}
+	var at [len(thresholds)]sweep
+	for i := range at {
+		at[i] = sweep{map[string][]detect.Reading{}, map[string][]detect.Reading{}}
+	}
 	for i := range labels {
 		l := &labels[i]
 		if c.Repeats {
@@ -79,8 +82,12 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 		if l.Baseline > 0 { // what is not clean any more is not learned from
 			flags.Baseline = min(flags.Baseline, time.Duration(l.Baseline*float64(time.Second)))
 		}
+		var decisions [len(thresholds)]*detect.Decision
+		for i := range decisions {
+			decisions[i] = detect.NewDecision()
+		}
 		_, err = flags.analyse(ctx, path, func(line windowLine, engine *detect.Engine) error {
-			reading := detect.Reading{T: line.T, Score: line.Score, Class: line.Class, Kind: line.Kind}
+			reading := detect.Reading{T: line.T, Score: line.Score, Class: line.Class, Kind: line.Kind, Held: line.held}
 			if line.Score >= 1 {
 				reading.Text = line.Evidence
 			}
@@ -88,18 +95,9 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 			if line.Class == detect.Source || line.Class == detect.Proof {
 				source[l.Capture] = append(source[l.Capture], reading)
 			}
-			most, mostSource := 0.0, 0.0
-			for _, e := range engine.Evidence() {
-				if e.Advisory {
-					continue
-				}
-				most = max(most, e.Score)
-				if e.Class == detect.Source || e.Class == detect.Proof {
-					mostSource = max(mostSource, e.Score)
-				}
+			for i, threshold := range thresholds {
+				at[i].add(l.Capture, line.T, decisions[i], engine.Evidence(), threshold)
 			}
-			raw[l.Capture] = append(raw[l.Capture], detect.Reading{T: line.T, Score: most})
-			rawSource[l.Capture] = append(rawSource[l.Capture], detect.Reading{T: line.T, Score: mostSource})
 			return nil
 		})
 		if err != nil {
@@ -110,9 +108,10 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 		All:    detect.Evaluate(labels, all, 1),
 		Source: detect.Evaluate(withoutPath(labels), source, 1),
 	}
-	for _, threshold := range []float64{0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3, 5, 10, 20, 50} {
-		report.ROC = append(report.ROC, detect.Evaluate(labels, raw, threshold))
-		report.ROCSource = append(report.ROCSource, detect.Evaluate(withoutPath(labels), rawSource, threshold))
+	for i, threshold := range thresholds {
+		roc, source := detect.Evaluate(labels, at[i].all, 1), detect.Evaluate(withoutPath(labels), at[i].source, 1)
+		roc.Threshold, source.Threshold = threshold, threshold
+		report.ROC, report.ROCSource = append(report.ROC, roc), append(report.ROCSource, source)
 	}
 	if c.Figures != "" {
 		if err := writeFigures(c.Figures, report, labels, all, c.Trace); err != nil {
@@ -128,6 +127,30 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 		return printJSON(con.out, report)
 	}
 	return report.print(con.out, c.List)
+}
+
+// thresholds are the limits on the score that are compared.
+var thresholds = [...]float64{0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3, 5, 10, 20}
+
+// sweep has what would have been told at one threshold, by capture: of any class, and
+// of class source.
+type sweep struct{ all, source map[string][]detect.Reading }
+
+// add decides one window at the threshold as the engine does at 1: an episode is told once.
+func (s *sweep) add(capture string, t float64, d *detect.Decision, evidence []detect.Evidence, threshold float64) {
+	scaled := slices.Clone(evidence)
+	for i := range scaled {
+		scaled[i].Score /= threshold
+	}
+	v := d.Judge(scaled)
+	if v.Score < 1 && !v.Held {
+		return
+	}
+	r := detect.Reading{T: t, Score: v.Score, Class: v.Class, Held: v.Held}
+	s.all[capture] = append(s.all[capture], r)
+	if v.Class == detect.Source || v.Class == detect.Proof {
+		s.source[capture] = append(s.source[capture], r)
+	}
 }
 
 func readLabels(dir string) ([]detect.Label, error) {

@@ -36,6 +36,7 @@ func (s *Settings) weigh(e *Evidence, gain float64) {
 type Verdict struct {
 	Evidence      // the strongest
 	Alarm    bool // Score is at least 1 and this is news
+	Held     bool // Score would be at least 1, but the episode it belongs to was told
 	Others   []Evidence
 }
 
@@ -91,19 +92,19 @@ func (d *Decision) Judge(all []Evidence) Verdict {
 	}
 	alarm := d.tracker.Step(d.high)
 	best := -1
+	var v Verdict
 	for i := range all {
 		e := &all[i]
 		if e.Advisory {
 			continue
 		}
 		if e.Score >= 1 && d.tracker.Held(d.of[i]) {
-			e.Score = quietScore
+			e.Score, v.Held = quietScore, true
 		}
 		if best < 0 || e.Score > all[best].Score || e.Score == all[best].Score && e.Class == Source && all[best].Class == Path {
 			best = i
 		}
 	}
-	var v Verdict
 	if best < 0 {
 		return v
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sort"
 	"strings"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 )
 
 // Label is what is known of a recording: what happened in it and when. Times are
@@ -35,6 +37,7 @@ type Reading struct {
 	Class Class
 	Kind  string // of the detector
 	Text  string // its evidence
+	Held  bool   // no alarm could be told: one of an episode that goes on was
 }
 
 const (
@@ -92,7 +95,8 @@ type Result struct {
 
 // Evaluate counts detections and false alarms. An attack is detected by an alarm within
 // 10 s of its start (60 s if it begins slowly). A false alarm is one after the baseline
-// and outside of every attack and the 10 s behind it; alarms within 10 s are one.
+// and outside of every attack and the 10 s behind it; alarms within 10 s are one. Time in
+// which an episode of a false alarm goes on, so that none could be told, is not counted.
 func Evaluate(labels []Label, readings map[string][]Reading, threshold float64) Result {
 	r := Result{Threshold: threshold, FalseIn: map[string]int{}}
 	times := map[string][]float64{}
@@ -152,6 +156,11 @@ func Evaluate(labels []Label, readings map[string][]Reading, threshold float64) 
 			r.FalseAlarms = append(r.FalseAlarms, FalseAlarm{l.Capture, t, x.Class, x.Kind, x.Text, l.during(t)})
 		}
 		r.Hours += free(l.Baseline, end, excluded) / 3600
+		for _, x := range readings[l.Capture] {
+			if x.Held && x.T > l.Baseline && x.T <= end && !inAny(excluded, x.T) {
+				r.Hours -= feature.Hop / 1e9 / 3600
+			}
+		}
 	}
 	for kind, n := range events {
 		k := KindResult{Kind: kind, Events: n, Detected: len(times[kind]), Median: median(times[kind])}

@@ -152,14 +152,15 @@ func TestEvaluate(t *testing.T) {
 		{T: 125, Score: 2},                       // its aftermath
 		{T: 245, Score: 1},                       // the drift, and late enough to be false as well
 		{T: 305, Score: 1.5}, {T: 312, Score: 2}, // one false alarm, merged
-		{T: 335, Score: 3},   // planned
-		{T: 380, Score: 0.9}, // below
+		{T: 335, Score: 3},                                                                                      // planned
+		{T: 380, Score: 0.9},                                                                                    // below
+		{T: 110, Score: 0.99, Held: true}, {T: 313, Score: 0.99, Held: true}, {T: 314, Score: 0.99, Held: true}, // told already
 	}}
 	r := Evaluate(labels, readings, 1)
 	if r.Detected != 2 || r.Events != 2 || r.False != 2 {
 		t.Errorf("detected %d of %d, %d false; want 2 of 2 and 2", r.Detected, r.Events, r.False)
 	}
-	if want := (300 - 30.0 - 20 - 21) / 3600; math.Abs(r.Hours-want) > 1e-9 {
+	if want := (300 - 30.0 - 20 - 21 - 0.5) / 3600; math.Abs(r.Hours-want) > 1e-9 {
 		t.Errorf("%.5f benign hours, want %.5f", r.Hours, want)
 	}
 	if len(r.Benign) != 2 || r.Benign[0].Alarmed != 1 {
