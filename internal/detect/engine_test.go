@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
 	"slices"
@@ -124,6 +125,114 @@ func renumber(ps []feature.Packet) []feature.Packet {
 // from is the index of the first packet after the baseline and 10 s.
 func from(ps []feature.Packet) int {
 	return slices.IndexFunc(ps, func(p feature.Packet) bool { return p.At >= (learn+10)*1e9 })
+}
+
+// TestEachDetectorAccuses: detectors cover each other, so that one that fell silent would
+// not be missed. Here all others are switched off.
+func TestEachDetectorAccuses(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 5))
+	paced := func(seconds int) (ps []feature.Packet) { // a transport stream, each packet with its own time
+		for i := range seconds * 100 {
+			ps = append(ps, feature.Packet{
+				At: int64(i) * 10e6, Wire: 1328, HeaderLen: 12,
+				Header:  feature.Header{Flags: 0x80, PayloadType: 33, Seq: uint16(i), Timestamp: uint32(i * 900), SSRC: 1},
+				Payload: append([]byte{0x47, 1, 0, 0x10 | byte(i&15)}, bytes.Repeat([]byte{byte(i)}, 38)...),
+			})
+		}
+		return ps
+	}
+	for kind, c := range map[string]struct {
+		form feature.Form
+		make func() []feature.Packet
+	}{
+		"alien": {feature.H264, func() []feature.Packet {
+			ps := newSource(1).run(learn + 30)
+			for i := from(ps); i < len(ps); i += 20 {
+				ps = slices.Insert(ps, i+1, feature.Packet{At: ps[i].At, Alien: true, Wire: 100})
+			}
+			return ps
+		}},
+		"over-cap": {feature.H264, func() []feature.Packet {
+			ps := newSource(1).run(learn + 30)
+			for i := from(ps); i < len(ps); i += 10 {
+				ps[i].Wire += 16
+			}
+			return ps
+		}},
+		"packet-size": {feature.H264, func() []feature.Packet {
+			s := newSource(1)
+			ps := s.run(learn + 10)
+			s.mtu = 1200
+			return append(ps, s.run(20)...)
+		}},
+		"renumbering": {feature.H264, func() []feature.Packet {
+			ps := newSource(1).run(learn + 30)
+			for i, jump := from(ps), uint16(0); i < len(ps); i++ {
+				if i%100 == 0 {
+					jump += 20000
+				}
+				ps[i].Seq += jump
+			}
+			return ps
+		}},
+		"clock-step": {feature.H264, func() []feature.Packet {
+			ps := newSource(1).run(learn + 30)
+			for i := from(ps); i < len(ps); i++ { // every other picture 7 ms late by its own clock
+				if ps[i].Timestamp/3600%2 == 1 {
+					ps[i].Timestamp += 630
+				}
+			}
+			return ps
+		}},
+		"loop": {feature.Hidden, func() []feature.Packet {
+			s := newSource(1)
+			ps := s.run(learn + 10)
+			n := slices.IndexFunc(ps, func(p feature.Packet) bool { return p.At >= 20e9 })
+			last := ps[len(ps)-1]
+			for _, p := range ps[n : n+2000] {
+				p.At += last.At - 20e9 + 40e6
+				p.Timestamp += last.Timestamp - 20*90000 + 3600
+				ps = append(ps, p)
+			}
+			return renumber(ps)
+		}},
+		"pacing": {feature.TS, func() []feature.Packet {
+			ps := paced(learn + 30)
+			for i := from(ps); i < len(ps); i++ {
+				ps[i].Timestamp -= ps[i].Timestamp % 3600
+			}
+			return ps
+		}},
+		"tick": {feature.H264, func() []feature.Packet {
+			s := newSource(1)
+			s.mtu = 400
+			ps := s.run(learn + 30)
+			n, wait := from(ps), int64(0)
+			for i := range ps {
+				if i == 0 || ps[i].Timestamp != ps[i-1].Timestamp {
+					wait = rng.Int64N(1e6)
+				}
+				if ps[i].At += wait; i >= n {
+					ps[i].At = (ps[i].At + 999_999) / 1e6 * 1e6
+				}
+			}
+			return ps
+		}},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			alone := map[string]float64{}
+			accusing, _ := Detectors(&Profile{})
+			for _, d := range accusing {
+				if d.Name() != kind {
+					alone[d.Name()] = 0
+				}
+			}
+			found, at := alarms(c.make(), c.form, Settings{Weights: alone})
+			if len(found) == 0 || found[0].Kind != kind || at[0] < learn+10 || at[0] > learn+20 {
+				t.Errorf("alarms %+v at %v, want one of %s within 10 s of %d", found, at, kind, learn+10)
+			}
+		})
+	}
 }
 
 func TestAttacksAreFound(t *testing.T) {
