@@ -51,7 +51,8 @@ func (w *sweep) add(o *sweep) {
 }
 
 // Control is the default rule. It begins at the smallest cut-off whose upper bound on
-// false alarms keeps the budget, and goes up from there, to the prior or to some head
+// false alarms keeps the budget, or comes as near to it as the highest does: what was
+// called false and alarms at any cut-off moves none. It goes up from there, to the prior or to some head
 // room, as far as that misses no more of what is known to be real. base has what is not
 // tuned here; prior is a cut-off.
 func Control(d *Data, g Goal, base Params, prior float64) float64 {
@@ -61,7 +62,8 @@ func Control(d *Data, g Goal, base Params, prior float64) float64 {
 
 func (w *sweep) control(g Goal, prior float64) float64 {
 	least := cutoffs - 1
-	for least > 0 && g.Over(w[least-1]) <= 0 {
+	reach := max(g.Over(w[least]), 0) + 1e-9
+	for least > 0 && g.Over(w[least-1]) <= reach {
 		least--
 	}
 	highest := min(prior, Ceiling)

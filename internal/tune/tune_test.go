@@ -57,6 +57,23 @@ func TestSmallestCutoffThatKeepsTheBudget(t *testing.T) {
 	}
 }
 
+// TestFalseThatNoCutoffAvoids: an episode far above the ceiling was called false. No cut-off
+// is rid of it, so it must not cost the attack that was called real at 1.3 limits; one that
+// a cut-off can avoid still raises it.
+func TestFalseThatNoCutoffAvoids(t *testing.T) {
+	for _, falsePeak := range []float64{0, 2, 5.8} {
+		s := newStream(4, 0.15, 0.3).quiet(0.1).burst(2, 1.3, 40, Real, 0.97)
+		if falsePeak > 0 {
+			s.burst(0, falsePeak, 40, False, 0.69)
+		}
+		s.quiet(0.1)
+		got := Control(s.data(), Goal{Budget: 1, MissCost: 20}, DefaultParams(), 1)
+		if avoidable := falsePeak == 2; avoidable != (got > 1.3) || got == Ceiling {
+			t.Errorf("with a false episode at %g limits the cut-off is %.2f", falsePeak, got)
+		}
+	}
+}
+
 func TestNewStreamStartsFromThePrior(t *testing.T) {
 	empty := &Data{Replayer: NewReplayer(layout, Plain)}
 	for _, prior := range []float64{0.5, 1, 1.7} {
