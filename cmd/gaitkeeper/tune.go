@@ -81,7 +81,7 @@ func (c *tuneCommand) fleet(ctx context.Context, con console) error {
 	if c.JSON {
 		return printJSON(con.out, i)
 	}
-	fmt.Fprintf(con.out, "%d streams with a history; new ones begin at %s\n", i.Streams, settingText(i.Prior))
+	fmt.Fprintf(con.out, "streams that have been judged: %d; new ones begin with: %s\n", i.Streams, settingText(i.Prior))
 	if i.Proposal == nil {
 		fmt.Fprintln(con.out, "nothing to search in: no stream has kept scores yet, see score-history")
 		return nil
@@ -118,7 +118,7 @@ func settingText(s bus.TuningSetting) string {
 
 func effect(s bus.TuningSetting) string {
 	if s.Hours == 0 {
-		return "unknown: no quiet traffic is kept yet"
+		return "unknown: no stretch of quiet traffic is full yet"
 	}
 	return fmt.Sprintf("%.2f a day; with so little traffic known, %.2f to %.2f (95 %%)", s.FalsePerDay, s.Low, s.High)
 }
@@ -160,7 +160,11 @@ func printProposal(w io.Writer, p *bus.TuningProposal) error {
 	} else {
 		what += "\n" + direction(p)
 	}
-	fmt.Fprintf(w, "%s\nby the %s: %s\nfrom %s; %d settings tried in %v\n", what, p.Method, p.Why, p.Data, p.Tried, p.Took.Round(time.Millisecond))
+	method := "the controller"
+	if p.Method == "bayesian" {
+		method = "Bayesian optimisation"
+	}
+	fmt.Fprintf(w, "%s\nby %s: %s\nfrom %s; %d settings tried in %v\n", what, method, p.Why, p.Data, p.Tried, p.Took.Round(time.Millisecond))
 	if p.HeldOutEpisodes > 0 {
 		fmt.Fprintf(w, "of %d simulated episodes of kinds that nothing was tuned by, %.0f %% would be detected; %d no cut-off would show\n", p.HeldOutEpisodes, 100*p.HeldOut, p.Unseen)
 	}

@@ -88,7 +88,7 @@ func (st *stream) apply(ctx context.Context, s tune.Setting, saw uint64) (tuning
 		case errors.Is(err, tune.ErrRevision):
 			return nil, bus.Refuse(bus.CodeConflict, "stream %s: %v", st.id, err)
 		case errors.Is(err, tune.ErrEvidence):
-			return nil, bus.Refuse(bus.CodeConflict, "stream %s: %v", st.id, err)
+			return nil, littleKnown("stream "+string(st.id), err)
 		case err != nil:
 			return nil, err
 		case r.Guard.Revision == had:
@@ -96,6 +96,11 @@ func (st *stream) apply(ctx context.Context, s tune.Setting, saw uint64) (tuning
 		}
 		return []gk.Event{settingEvent(gk.EventSettingProposed, *r.Guard.InShadow())}, nil
 	})
+}
+
+// littleKnown refuses for want of evidence, and says when there will be more.
+func littleKnown(of string, err error) error {
+	return bus.Refuse(bus.CodeConflict, "%s: %v: scores count when the stretch of %v that they are kept in is full: try again then", of, err, chunkHops*time.Second/episode.HopsPerSecond)
 }
 
 // describe tells people what a run found.
@@ -274,7 +279,7 @@ func (s *Service) serveFleet(ctx context.Context, r bus.FleetRequest) (bus.Fleet
 	// New streams begin with no less evidence than the others change on.
 	rails := f.record.Guard.Clone()
 	if err := rails.Propose(s.now(), rails.Revision, f.setting(by)); errors.Is(err, tune.ErrEvidence) {
-		return info, bus.Refuse(bus.CodeConflict, "fleet: %v", err)
+		return info, littleKnown("fleet", err)
 	}
 	if err := s.keepPrior(ctx, f.Params); err != nil {
 		return info, err

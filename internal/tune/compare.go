@@ -114,11 +114,11 @@ func Propose(d *Data, t Task) Proposal {
 	control1, bayes1 := t.Goal.Cost(p.Control), t.Goal.Cost(p.Bayes)
 	switch {
 	case held < folds:
-		p.Why = "the run ended before both could be compared: the controller's"
+		p.Why = "the run ended before Bayesian optimisation could be compared with it"
 	case p.Bayes.Hours == 0 || p.Bayes.Real == 0:
-		p.Why = "there is nothing held out to compare by: the controller's"
+		p.Why = "there is nothing yet to compare Bayesian optimisation with it by: that takes quiet traffic, and something real in it"
 	case t.Goal.Over(p.Bayes) > max(0, t.Goal.Over(p.Control)):
-		p.Why = fmt.Sprintf("Bayesian optimisation's would break the budget on held-out data (%.2f false an hour): the controller's", p.Bayes.Rate())
+		p.Why = fmt.Sprintf("Bayesian optimisation's would break the budget on held-out data (%.2f false an hour)", p.Bayes.Rate())
 	case bayes1 < control1-advantage*max(control1, 1):
 		best := search(-1)
 		p.Params, p.Method = best, ByBayes

@@ -76,7 +76,7 @@ const (
 	// leastHours of quiet traffic must be known for a proposal of the system itself,
 	// leastHoursAsked for one that an operator asks for.
 	leastHours      = 0.5
-	leastHoursAsked = 0.03
+	leastHoursAsked = 2.0 / 60
 )
 
 // Errors that callers branch on.
@@ -145,7 +145,7 @@ func (g *Guard) Propose(now time.Time, saw uint64, s Setting) error {
 		least = leastHoursAsked
 	}
 	if s.By != "feedback" && s.Basis.Hours < least {
-		return fmt.Errorf("%w: %.1f minutes of quiet traffic, %.1f are needed", ErrEvidence, 60*s.Basis.Hours, 60*least)
+		return fmt.Errorf("%w: %.1f minutes of quiet traffic are kept, %.1f are needed", ErrEvidence, 60*s.Basis.Hours, 60*least)
 	}
 	live := g.Live()
 	s.Params = Bounded(live.Params, s.Params)
