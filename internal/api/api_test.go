@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
@@ -316,6 +317,29 @@ func TestMetrics(t *testing.T) {
 	if strings.Contains(rec.Body.String(), `stream="cam-1"`) {
 		t.Error("an ended session is still shown")
 	}
+}
+
+// TestStatusOfADeadTransport: what nobody tells any more is not shown as if it were so.
+func TestStatusOfADeadTransport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMetrics("v1")
+		shown := func() bool {
+			rec := httptest.NewRecorder()
+			m.handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+			return strings.Contains(rec.Body.String(), "gaitkeeper_stream_silent_seconds{")
+		}
+		m.status(bus.StreamStatus{Transport: "main", Stream: "cam-1"})
+		time.Sleep(statusFor)
+		m.status(bus.StreamStatus{Transport: "main", Stream: "cam-1"})
+		time.Sleep(statusFor)
+		if !shown() {
+			t.Error("a status is gone too early")
+		}
+		time.Sleep(time.Second)
+		if shown() || len(m.last) != 0 {
+			t.Error("the status of a transport that is gone is still shown")
+		}
+	})
 }
 
 func TestRunEndsWithItsContext(t *testing.T) {

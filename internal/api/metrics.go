@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -19,6 +20,9 @@ const (
 	maxStreamSeries = 10000
 	maxCauses       = 32
 	otherLabel      = "other"
+	// statusFor is how long a transport's status, told every second, is shown after the
+	// last that came: a transport that is gone says nothing of now.
+	statusFor = 10 * time.Second
 )
 
 // knownReasons closes the set of the reason label.
@@ -45,6 +49,12 @@ type seriesKey struct {
 	stream    gk.StreamID
 }
 
+// told is a status, and when it came.
+type told struct {
+	bus.StreamStatus
+	at time.Time
+}
+
 // metrics turns events and transport status into Prometheus metrics. The
 // per-stream ones are read from the last status at each scrape.
 type metrics struct {
@@ -55,7 +65,7 @@ type metrics struct {
 	scores    *scores
 
 	mu     sync.Mutex
-	last   map[seriesKey]bus.StreamStatus
+	last   map[seriesKey]told
 	causes map[string]bool
 }
 
@@ -86,7 +96,7 @@ func newMetrics(version string) *metrics {
 			Name: "gaitkeeper_rotation_seconds", Help: "From the decision for a new key to the device's confirmation of it.",
 			Buckets: []float64{.001, .002, .003, .005, .01, .015, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}),
-		last:   map[seriesKey]bus.StreamStatus{},
+		last:   map[seriesKey]told{},
 		causes: map[string]bool{},
 		scores: newScores(),
 	}
@@ -139,7 +149,7 @@ func (m *metrics) status(s bus.StreamStatus) {
 	if _, ok := m.last[k]; !ok && len(m.last) >= maxStreamSeries {
 		return
 	}
-	m.last[k] = s
+	m.last[k] = told{s, time.Now()}
 }
 
 // Describe implements [prometheus.Collector].
@@ -154,6 +164,10 @@ func (m *metrics) Collect(c chan<- prometheus.Metric) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for k, s := range m.last {
+		if time.Since(s.at) > statusFor {
+			delete(m.last, k)
+			continue
+		}
 		labels := []string{string(k.stream), string(k.transport)}
 		counter := func(d *prometheus.Desc, v uint64, more ...string) {
 			c <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), append(labels, more...)...)
