@@ -312,7 +312,7 @@ func (b *behaviour) relearn(now time.Time) error {
 // plan takes an operator's word that the source will change; zero takes it back.
 func (b *behaviour) plan(now time.Time, long time.Duration) error {
 	if long < 0 || long > bus.MaxPlanned {
-		return bus.Refuse(bus.CodeBadRequest, "a planned change lasts %v at most", bus.MaxPlanned)
+		return bus.Refuse(bus.CodeBadRequest, "a planned change must last more than 0, up to %gh, and not %v; 0 takes it back", bus.MaxPlanned.Hours(), long)
 	}
 	b.planned = time.Time{}
 	if long > 0 {

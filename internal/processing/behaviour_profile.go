@@ -65,6 +65,24 @@ func (b *behaviour) kept() profileRecord {
 	return p
 }
 
+// oldest is the time of the oldest that is kept of the stream, zero where that is
+// nothing.
+func (b *behaviour) oldest() (at time.Time) {
+	times := []time.Time{b.profile.Learned}
+	if b.profile.Before != nil {
+		times = append(times, b.profile.Before.Learned)
+	}
+	for i := range b.alerts.all {
+		times = append(times, b.alerts.all[i].Opened)
+	}
+	for _, t := range times {
+		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	return at
+}
+
 // store has the record written, under the next version.
 func (b *behaviour) store() {
 	b.profile.Version++

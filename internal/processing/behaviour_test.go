@@ -251,8 +251,10 @@ func TestPlannedChangeIsLearned(t *testing.T) {
 	if s.b.stage != bus.StageMature || s.saves != 4 || len(s.b.profile.Modes) != 2 || s.b.profile.Now != 1 {
 		t.Errorf("%s, %d saves, %d modes", s.b.stage, s.saves, len(s.b.profile.Modes))
 	}
-	if s.b.plan(s.now, bus.MaxPlanned+1) == nil || s.b.plan(s.now, -1) == nil {
-		t.Error("any length of a planned change is taken")
+	for _, long := range []time.Duration{-5 * time.Minute, -1, bus.MaxPlanned + 1} {
+		if err := s.b.plan(s.now, long); err == nil || !strings.Contains(err.Error(), "more than 0, up to 24h") {
+			t.Errorf("a planned change of %v: %v", long, err)
+		}
 	}
 }
 

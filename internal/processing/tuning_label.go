@@ -85,13 +85,41 @@ func (s *Service) missed(ctx context.Context, r bus.FeedbackRequest) (bus.Feedba
 		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "from %v to %v is no stretch of time", r.From, r.To)
 	case r.To.Sub(r.From) > bus.MaxMissed:
 		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "what was missed is %v long: say within %v when it was", r.To.Sub(r.From), bus.MaxMissed)
-	case r.To.After(now.Add(time.Minute)):
-		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "%v has not come yet", r.To)
+	case r.To.After(now.Add(time.Minute)) || r.From.After(now):
+		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "%v to %v has not come yet", r.From, r.To)
+	}
+	since, err := s.existsSince(ctx, r.Stream)
+	if err != nil {
+		return bus.FeedbackReply{}, err
+	}
+	if !r.To.After(since) {
+		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "from %v to %v there was no stream %q: nothing is known of it before %v", r.From, r.To, r.Stream, since)
 	}
 	return s.labelled(ctx, r.Stream, label{Label: tune.Label{
 		ID: fmt.Sprintf("%s%d", missedPrefix, r.From.UnixMilli()), Origin: tune.FromOperator, Real: true,
 		From: r.From, To: r.To, Kind: r.Kind, By: r.By, Note: r.Note, At: now,
 	}})
+}
+
+// existsSince is from when on anything is known of a stream: its device's enrolment, or
+// what is older because the device was enrolled anew.
+func (s *Service) existsSince(ctx context.Context, id gk.StreamID) (time.Time, error) {
+	type trace struct {
+		device gk.DeviceID
+		oldest time.Time
+	}
+	t, err := ask(ctx, s, id, func(st *stream) (trace, error) { return trace{st.device, st.behaviour.oldest()}, nil })
+	if err != nil {
+		return time.Time{}, err
+	}
+	dev, err := bus.KMSDevice.Do(ctx, s.conn, bus.KMSDeviceRequest{Device: t.device})
+	if err != nil {
+		return time.Time{}, err
+	}
+	if !t.oldest.IsZero() && t.oldest.Before(dev.Enrolled) {
+		return t.oldest, nil
+	}
+	return dev.Enrolled, nil
 }
 
 // labelled writes a label down, and lets the sensitivity follow by one step.
