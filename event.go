@@ -32,7 +32,7 @@ const (
 	EventAlertChanged   EventKind = "alert-changed"   // something was done about it, or an operator is asked
 	EventAlertClosed    EventKind = "alert-closed"    // Detail has the outcome
 	EventProfileStage   EventKind = "profile-stage"   // a profile is learning, provisional or mature; approved; its probation is over
-	EventProfileRefused EventKind = "profile-refused" // a stored profile was changed by somebody, or does not read
+	EventProfileRefused EventKind = "profile-refused" // a stored profile was changed by somebody, or put back
 	EventPlannedChange  EventKind = "planned-change"  // an operator announced that a source will change
 
 	EventStreamDisarmed EventKind = "stream-disarmed" // a transport wiped a stream's keys by order

@@ -43,7 +43,11 @@ func (b *behaviour) loaded(now time.Time, p profileRecord, refused string, numbe
 
 func (b *behaviour) setStage(now time.Time, s bus.Stage) {
 	b.stage = s
-	b.tell(now, gk.EventProfileStage, map[string]string{"stage": string(s), "version": fmt.Sprint(b.profile.Version), "windows": fmt.Sprint(b.learned)})
+	detail := map[string]string{"stage": string(s), "version": fmt.Sprint(b.profile.Version), "windows": fmt.Sprint(b.learned)}
+	if s == bus.StageLearning && b.profile.Why != "" {
+		detail["why"] = b.profile.Why
+	}
+	b.tell(now, gk.EventProfileStage, detail)
 }
 
 // startLearning forgets what was learned and begins anew. What was there before can

@@ -110,7 +110,8 @@ func (st *stream) load() {
 	}
 }
 
-// keptProfile reads the profile. One that is refused is an error that says why.
+// keptProfile reads the profile. One that is refused is an error that says why; of one
+// that is authentic and cannot be used there is the reason alone.
 func (st *stream) keptProfile() (p profileRecord, err error) {
 	ctx, cancel := st.svc.cfg.Host.WithTimeout(st.svc.ctx, callTimeout)
 	defer cancel()
@@ -126,7 +127,11 @@ func (st *stream) keptProfile() (p profileRecord, err error) {
 		return p, err
 	}
 	if p, err = unpackProfile(rep.Content); err != nil {
-		return profileRecord{}, fmt.Errorf("%w: %v", errRefused, err)
+		// It opened, so that nobody else wrote it: what reads otherwise is another
+		// version of this program.
+		why := fmt.Sprintf("the stored profile is of another version of this program, and is learned anew: %v", err)
+		st.svc.log.Warn("the stored profile is of another version of this program, and is learned anew", "stream", st.id, "error", err)
+		return profileRecord{Version: e.Version, Why: why}, nil
 	}
 	return p, nil
 }

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
+
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
@@ -186,6 +188,78 @@ func TestSwappedSourceChangesTheKeyOnce(t *testing.T) {
 		if d.unopened != 0 {
 			t.Errorf("%d packets could not be opened", d.unopened)
 		}
+	})
+}
+
+// TestProfileOfAnotherVersionIsLearnedAnew: an upgrade of the program is nobody's attack.
+func TestProfileOfAnotherVersionIsLearnedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, behaviourConfig())
+		serveSeals(w)
+		d := w.enroll("cam-1")
+		d.run()
+		f := w.film(d)
+		time.Sleep(40 * time.Second)
+		before := w.profile("")
+		w.crash()
+		ctx := context.Background()
+		e, err := w.records.Get(ctx, "profile.cam-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var have envelope
+		if err := cbor.Unmarshal(e.Value, &have); err != nil {
+			t.Fatal(err)
+		}
+		conn, place := w.memory.Conn(), bus.SealPlace{Kind: bus.SealedProfile, Stream: "cam-1", Version: have.Version}
+		opened, err := bus.KMSUnseal.Do(ctx, conn, bus.UnsealRequest{Place: place, Sealed: have.Content})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := unpackProfile(opened.Content)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range p.Modes {
+			p.Modes[i].Anchor.Version--
+		}
+		old, err := packProfile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sealed, err := bus.KMSSeal.Do(ctx, conn, bus.SealRequest{Place: place, Content: old})
+		if err != nil {
+			t.Fatal(err)
+		}
+		have.Content = sealed.Sealed
+		value, err := keepMode.Marshal(have)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.records.Put(ctx, "profile.cam-1", value); err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		time.Sleep(5 * time.Second)
+		if i := w.profile(""); i.Stage != bus.StageLearning || !strings.Contains(i.Why, "another version") {
+			t.Errorf("%+v", i)
+		}
+		time.Sleep(45 * time.Second)
+		if i := w.profile(""); i.Stage != bus.StageMature || i.Probation != 0 || i.Version <= before.Version || !i.Stored {
+			t.Errorf("learned anew: %+v, before: %+v", i, before)
+		}
+		if a := w.alerts(); len(a) != 0 || w.count(gk.EventProfileRefused) != 0 {
+			t.Errorf("an upgrade raises %+v", a)
+		}
+		w.crash()
+		w.start()
+		time.Sleep(5 * time.Second)
+		if i := w.profile(""); i.Stage != bus.StageMature {
+			t.Errorf("after one more restart: %+v", i)
+		}
+		f.stop()
+		d.kill()
+		w.close()
 	})
 }
 
