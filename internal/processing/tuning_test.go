@@ -398,6 +398,15 @@ func TestFalseOfWhatIsProven(t *testing.T) {
 		if w.count(gk.EventLabelContested) != 5 || w.tuning(bus.TuningRequest{}).Labels.Contested != 1 {
 			t.Errorf("%d flagged, %+v", w.count(gk.EventLabelContested), w.tuning(bus.TuningRequest{}).Labels)
 		}
+		// Nobody was blinded: the next change of the source is noticed as ever, in the theft's
+		// own session.
+		time.Sleep(2 * time.Minute)
+		f.style(foreign)
+		time.Sleep(6 * time.Second)
+		f.style(own)
+		if all := w.alerts(); !slices.ContainsFunc(all, func(a bus.Alert) bool { return a.Class == bus.ClassSource && a.Done == bus.DoneRotated }) {
+			t.Errorf("after five false answers to a proven theft nothing noticed another source: %+v", all)
+		}
 		f.stop()
 		d.kill()
 		w.close()
