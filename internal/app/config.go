@@ -50,7 +50,7 @@ type Config struct {
 	SiteUrgentRotations int           `group:"keys" default:"60" placeholder:"N" help:"The same for all streams together."`
 	SiteUrgentRefill    time.Duration `group:"keys" default:"10s" placeholder:"TIME" help:"Time after which one of the site's is allowed again."`
 
-	KEK           string `group:"keys" name:"kek" placeholder:"URI" help:"Key-encryption key: file:PATH, or a URI of another provider. Empty: the file kek in the data directory, made at the first start."`
+	KEK           string `group:"keys" name:"kek" placeholder:"URI" help:"Key-encryption key: file:PATH; this program has no client for URIs of other providers. Empty: the file kek in the data directory, made at the first start."`
 	KEKPassphrase string `group:"keys" name:"kek-passphrase-file" type:"path" placeholder:"FILE" help:"File whose first line is the passphrase of the key file."`
 
 	LearnFor         time.Duration `group:"behaviour" default:"90s" placeholder:"TIME" help:"Normal behaviour that is learned of a source until its profile is mature."`

@@ -29,7 +29,8 @@ var errNoKEK = errors.New("key file does not exist")
 // openKEK finds the key-encryption key that uri names. file:PATH is a key file
 // of this machine, protected by passphrase if it is not zero, and made if create
 // is set and it does not exist. Every other scheme is looked up among the KMS
-// clients that the binary registered with Tink (hcvault://, aws-kms://, …).
+// clients that the binary registered with Tink (hcvault://, aws-kms://, …); gaitkeeper
+// registers none.
 func openKEK(uri string, passphrase keyring.Secret, create bool) (tink.AEAD, error) {
 	if path, ok := strings.CutPrefix(uri, fileScheme); ok {
 		path = strings.TrimPrefix(path, "//")
