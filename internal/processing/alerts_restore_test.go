@@ -7,6 +7,8 @@ import (
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/detect"
+	"github.com/gaitkeeper/gaitkeeper/internal/tune"
 )
 
 // TestProofWhileLoading: evidence does not wait for the store, and what was stored is
@@ -91,6 +93,34 @@ func TestStaleDecidesInItsTime(t *testing.T) {
 		k.stale(now.Add(c.after), gk.SessionID{}, c.n)
 		if got := k.all[0].Outcome == bus.OutcomeStaleProven; got != c.real {
 			t.Errorf("%d packets %v after the switch: proven %v", c.n, c.after, got)
+		}
+	}
+}
+
+// TestTunedSettingsDecideAfterARestart: an alert that outlived the restart does not keep
+// the stream at the settings that it is born with, and numbers go on behind those of
+// answers that were read first.
+func TestTunedSettingsDecideAfterARestart(t *testing.T) {
+	cfg := DefaultBehaviour()
+	now := time.Unix(1000, 0)
+	p := tune.DefaultParams()
+	p.Sensitivity = 0.4
+	record := &tuningRecord{Version: 1, Guard: tune.NewGuard(now, p, "test"), Labels: []label{{Label: tune.Label{ID: "cam-1.9"}}}}
+	open := []bus.Alert{{ID: "cam-1.3", Stream: "cam-1", Class: bus.ClassSource, Opened: now, Done: bus.DoneRotated}}
+	for _, first := range []bool{true, false} {
+		b := newBehaviour(&cfg, "cam-1")
+		if first {
+			b.adopt(now, record)
+		}
+		b.loaded(now, profileRecord{Early: &detect.Profile{}}, "", 3, slices.Clone(open))
+		if !first {
+			b.adopt(now, record)
+		}
+		if b.alerts.get(bus.ClassSource) == nil {
+			t.Fatal("the alert is closed")
+		}
+		if got := b.settings().Sensitivity; got != 0.4 || b.alerts.next() != "cam-1.10" {
+			t.Errorf("settings read first %v: judged at %g, last number %d", first, got, b.alerts.number)
 		}
 	}
 }
