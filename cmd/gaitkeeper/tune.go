@@ -91,7 +91,7 @@ func (c *tuneCommand) fleet(ctx context.Context, con console) error {
 	}
 	switch {
 	case len(i.Applied) > 0:
-		fmt.Fprintf(con.out, "in the shadow of %d streams; new ones begin with it\n", len(i.Applied))
+		fmt.Fprintf(con.out, "streams that have it in their shadow now: %d; new ones begin with it\n", len(i.Applied))
 	case c.Apply:
 		fmt.Fprintln(con.out, "no stream changes by it; new ones begin with it")
 	}
