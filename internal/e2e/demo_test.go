@@ -57,7 +57,7 @@ func TestDemoTellsItsStory(t *testing.T) {
 		}
 		at += i
 	}
-	for _, told := range []string{"NEW KEY", "locked out"} { // whichever is heard of first
+	for _, told := range []string{"NEW KEY", "LOCKED OUT"} { // whichever is heard of first
 		if !strings.Contains(news.String(), told) {
 			t.Errorf("the news do not tell %q:\n%s", told, news.String())
 		}
