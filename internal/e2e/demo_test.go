@@ -10,13 +10,24 @@ import (
 )
 
 // TestDemoTellsItsStory runs the demonstration as whoever meets the project first
-// does, and wants the whole story: alarm, new key, thief locked out, nothing lost.
+// does, and wants the whole story: alarm, new key, thief locked out, nothing lost. The
+// thief of the built program sends from a socket of his own, and from the source's own
+// addresses, by a relay in the path.
 func TestDemoTellsItsStory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 40 s")
 	}
 	t.Parallel()
-	cmd := exec.CommandContext(t.Context(), program, "demo", "--json", "--listen=127.0.0.1:0", "--data", t.TempDir())
+	for _, c := range []struct{ kind, from string }{{"inject", "aside"}, {"replay", "path"}} {
+		t.Run(c.kind+" from "+c.from, func(t *testing.T) {
+			t.Parallel()
+			demonstrates(t, c.kind, c.from)
+		})
+	}
+}
+
+func demonstrates(t *testing.T, kind, from string) {
+	cmd := exec.CommandContext(t.Context(), program, "demo", "--attack", kind, "--from", from, "--json", "--listen=127.0.0.1:0", "--data", t.TempDir())
 	var out, news bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &news
 	if err := cmd.Run(); err != nil {
@@ -35,7 +46,7 @@ func TestDemoTellsItsStory(t *testing.T) {
 		t.Fatalf("%s", out.String())
 	}
 	a := sum.Attacks[0]
-	if a["kind"] != "inject" || a["from"] != "aside" || a["class"] != "proof" || a["response"] != "rotate" || a["evidence"] == "" || len(a) != 9 {
+	if a["kind"] != kind || a["from"] != from || a["class"] != "proof" || a["response"] != "rotate" || a["evidence"] == "" || len(a) != 9 {
 		t.Errorf("%v", a)
 	}
 	var times []float64
@@ -50,7 +61,7 @@ func TestDemoTellsItsStory(t *testing.T) {
 		t.Errorf("first packet, alarm and new key at %v ms", times)
 	}
 	at := 0
-	for _, told := range []string{"learning it for 12s", "is learned: clean", "ATTACK inject from aside", "ALARM, class proof", "attack is over", "closed: stale-proven"} {
+	for _, told := range []string{"learning it for 12s", "is learned: clean", "ATTACK " + kind + " from " + from, "ALARM, class proof", "attack is over", "closed: stale-proven"} {
 		i := strings.Index(news.String()[at:], told)
 		if i < 0 {
 			t.Fatalf("the news do not tell %q in its turn:\n%s", told, news.String())
