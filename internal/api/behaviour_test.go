@@ -11,19 +11,26 @@ import (
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 )
 
-// behave has a processing service answer about behaviour with what it was asked.
-func (s *system) behave(t *testing.T) (asked *[]string) {
-	t.Helper()
+// answers helps a service of a test: note takes down what it was asked, keep holds its
+// subscriptions until the test ends.
+func answers(t *testing.T) (asked *[]string, note func(any), keep func(bus.Subscription, error)) {
 	asked = new([]string)
-	conn := s.bus.Conn()
-	note := func(v any) { *asked = append(*asked, fmt.Sprintf("%+v", v)) }
-	keep := func(sub bus.Subscription, err error) {
+	note = func(v any) { *asked = append(*asked, fmt.Sprintf("%+v", v)) }
+	keep = func(sub bus.Subscription, err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { sub.Close() })
 	}
+	return asked, note, keep
+}
+
+// behave has a processing service answer about behaviour with what it was asked.
+func (s *system) behave(t *testing.T) *[]string {
+	t.Helper()
+	conn := s.bus.Conn()
+	asked, note, keep := answers(t)
 	keep(bus.ProcessingAlerts.Serve(conn, func(_ context.Context, r bus.AlertsRequest) (bus.AlertsReply, error) {
 		note(r)
 		if r.ID == "a.2" {

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -11,18 +10,10 @@ import (
 )
 
 // tunes has a processing service answer about tuning with what it was asked.
-func (s *system) tunes(t *testing.T) (asked *[]string) {
+func (s *system) tunes(t *testing.T) *[]string {
 	t.Helper()
-	asked = new([]string)
 	conn := s.bus.Conn()
-	note := func(v any) { *asked = append(*asked, fmt.Sprintf("%+v", v)) }
-	keep := func(sub bus.Subscription, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { sub.Close() })
-	}
+	asked, note, keep := answers(t)
 	keep(bus.ProcessingFeedback.Serve(conn, func(_ context.Context, r bus.FeedbackRequest) (bus.FeedbackReply, error) {
 		note(r)
 		if r.Alert == "a.2" {

@@ -139,15 +139,6 @@ func KindNames() []string {
 	return names
 }
 
-// Places lists where an attacker of a kind can stand, the default first.
-func Places(name string) []string {
-	k, err := find(name)
-	if err != nil {
-		return nil
-	}
-	return k.from
-}
-
 func find(name string) (kind, error) {
 	i := slices.IndexFunc(kinds, func(k kind) bool { return k.name == name })
 	if i < 0 {

@@ -1,7 +1,6 @@
 package device
 
 import (
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"slices"
@@ -134,6 +133,3 @@ func (k *keys) wipe() {
 	}
 	k.prekeys = nil
 }
-
-// keyID names the device's own signing key.
-func keyID(public ed25519.PublicKey) []byte { return gkrp.KeyID(public) }
