@@ -198,6 +198,9 @@ func TestLeaderIsKilled(t *testing.T) {
 			next = time.Now() // whoever asks had his connection to the server that was killed
 			continue
 		}
+		if err != nil && during > 0 && stalled.Load() {
+			continue // one key is in reserve: the next has to be written first, which may take longer than who asks waits
+		}
 		if err != nil {
 			t.Errorf("urgent rotation %v after the kill: %v", time.Since(killed).Round(time.Millisecond), err)
 		}
