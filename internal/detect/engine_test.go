@@ -272,7 +272,7 @@ func TestAttacksAreFound(t *testing.T) {
 				ps = append(ps, p)
 			}
 			return renumber(ps)
-		}, []string{"loop"}, Source, 9},
+		}, []string{"loop"}, Source, 6},
 		"appended bytes": {func() []feature.Packet {
 			ps := newSource(1).run(learn + 30)
 			for i := from(ps); i < len(ps); i += 10 {
