@@ -229,6 +229,46 @@ func FuzzAnnouncements(f *testing.F) {
 	})
 }
 
+// TestServiceIsOnItsWay: a service whose server died is at another in a moment, and
+// whoever asks in that moment is not refused.
+func TestServiceIsOnItsWay(t *testing.T) {
+	s, err := server.NewServer(&server.Options{DontListen: true, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	defer s.Shutdown()
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server did not start")
+	}
+	connect := func() *nats.Conn {
+		nc, err := nats.Connect("", nats.InProcessServer(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+		return nc
+	}
+	asker, service := connect(), connect()
+	if _, err := asker.Request("late", nil, time.Second); !errors.Is(err, nats.ErrNoResponders) {
+		t.Fatalf("before the service is there: %v", err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := NewNATS(asker).Request(t.Context(), "late", []byte("x"))
+		ended <- err
+	}()
+	for asker.Stats().OutMsgs < 2 { // the request is out, and reached nobody
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := service.Subscribe("late", func(m *nats.Msg) { _ = m.Respond(m.Data) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("a service that came in the meantime: %v", err)
+	}
+}
+
 // TestRequestEndsWithItsConnection: nobody waits for an answer that cannot come.
 func TestRequestEndsWithItsConnection(t *testing.T) {
 	s, err := server.NewServer(&server.Options{DontListen: true, NoLog: true, NoSigs: true})

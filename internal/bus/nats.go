@@ -34,8 +34,14 @@ func (n *NATS) Subscribe(subject string, handle func(string, []byte)) (Subscript
 // was heard is not known. Who asks again asks over another connection.
 var ErrCut = errors.New("bus: the connection was lost before the answer")
 
+// resubscribeGrace bounds how long a request without any responder is asked again.
+// A server of a cluster that dies takes the interest of its clients with it, and
+// they are at the next within milliseconds.
+const resubscribeGrace, resubscribePace = time.Second, 20 * time.Millisecond
+
 // Request implements [Conn]. It does not wait for an answer to a connection that
-// is no more: whoever asks can ask again over the next.
+// is no more: whoever asks can ask again over the next. One that reached nobody is
+// asked again for up to a second: no service has seen it.
 func (n *NATS) Request(ctx context.Context, subject string, data []byte) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -47,11 +53,19 @@ func (n *NATS) Request(ctx context.Context, subject string, data []byte) ([]byte
 		}
 	}()
 	m, err := n.nc.RequestWithContext(ctx, subject, data)
-	if errors.Is(err, nats.ErrNoResponders) {
-		return nil, ErrNoResponder
+	for tries := resubscribeGrace / resubscribePace; tries > 0 && errors.Is(err, nats.ErrNoResponders); tries-- {
+		select {
+		case <-time.After(resubscribePace):
+			m, err = n.nc.RequestWithContext(ctx, subject, data)
+		case <-ctx.Done():
+			tries = 0
+		}
 	}
 	if errors.Is(context.Cause(ctx), ErrCut) && err != nil {
 		return nil, ErrCut
+	}
+	if errors.Is(err, nats.ErrNoResponders) {
+		return nil, ErrNoResponder
 	}
 	if err != nil {
 		return nil, err
