@@ -280,7 +280,12 @@ func validate(m Message) error {
 			return fmt.Errorf("%d bytes of tags for %d indices", len(m.Tags), m.To-m.From)
 		}
 		if m.Ingress != nil {
-			return m.Ingress.validate()
+			if err := m.Ingress.validate(); err != nil {
+				return err
+			}
+		}
+		if m.Encoder != nil {
+			return m.Encoder.validate()
 		}
 	case *Refill:
 		if len(m.Prekeys) > MaxPrekeys {

@@ -49,7 +49,7 @@ func examples() map[string]Message {
 		},
 		"down grant":  &Grant{Stream: "cam-1", Session: testSession, Epoch: 42, Reason: gk.ReasonSchedule, ActWithin: 2000, Envelope: []byte{9}, Term: 3},
 		"up ack":      &Ack{Stream: "cam-1", Session: testSession, Epoch: 42, GrantHash: hash, Confirm: hash, First: 1 << 20, Prekeys: [][]byte{{3}}},
-		"up report":   &Report{Stream: "cam-1", Session: testSession, Number: 9, Epoch: 42, From: 5, To: 70, Packets: 65, Bytes: 85540, Ingress: &Ingress{SpanMs: 1000, Packets: 65, Bytes: 85540, GapMs: 41, IdleMs: 3, Frames: 25, Marks: []byte{1, 2, 3, 4}}},
+		"up report":   &Report{Stream: "cam-1", Session: testSession, Number: 9, Epoch: 42, From: 5, To: 70, Packets: 65, Bytes: 85540, Ingress: &Ingress{SpanMs: 1000, Packets: 65, Bytes: 85540, GapMs: 41, IdleMs: 3, Frames: 25, Marks: []byte{1, 2, 3, 4}}, Encoder: &Encoder{Changes: 2, AgoMs: 140, Why: WhyFailed, Regime: "night"}},
 		"down reject": &Reject{Session: testSession, Regarding: hash, Code: CodeUnsupportedVersion, Text: "no", Supported: []Version{0}, RetryAfter: 400},
 		"up reject":   &Reject{Session: testSession, Regarding: hash, Code: CodeCannotOpen},
 		"up refill":   &Refill{Stream: "cam-1", Session: testSession, Prekeys: [][]byte{{4}}},

@@ -1,6 +1,10 @@
 package gkrp
 
-import gk "github.com/gaitkeeper/gaitkeeper"
+import (
+	"time"
+
+	gk "github.com/gaitkeeper/gaitkeeper"
+)
 
 // Input is something that happened.
 type Input interface{ input() }
@@ -111,8 +115,12 @@ type (
 	// instance commands it now, or the store that counts terms was restored from a
 	// backup; then nothing helps but a new session.
 	Outranked struct{}
-	// Reported hands on a report that was taken, for whoever watches behaviour.
-	Reported struct{ Report *Report }
+	// Reported hands on a report that was taken, for whoever watches behaviour. It was
+	// on its way for Late at least, where that can be known.
+	Reported struct {
+		Report *Report
+		Late   time.Duration
+	}
 	// Tell announces an event; the runner fills device, stream and session in.
 	Tell struct{ Event gk.Event }
 	// Over is the last effect of a session.

@@ -33,8 +33,9 @@ const (
 	Version0       Version = 0
 	Version1       Version = 1 // REPORT carries tag prefixes
 	Version2       Version = 2 // REPORT carries a summary of what came in from the source
+	Version3       Version = 3 // REPORT tells what the device did with an encoder that it runs
 	MinVersion             = Version0
-	CurrentVersion         = Version2
+	CurrentVersion         = Version3
 )
 
 // Suite names the HPKE algorithms that a media key is sealed with (RFC 9180 §7).
@@ -205,6 +206,9 @@ type Report struct {
 	Term uint64 `cbor:"12,keyasint,omitempty"`
 	// Ingress is, from minor version 2 on, what came in from the source.
 	Ingress *Ingress `cbor:"13,keyasint,omitempty"`
+	// Encoder is, from minor version 3 on, what the device did with the encoder that
+	// it runs itself; nil where it runs none.
+	Encoder *Encoder `cbor:"14,keyasint,omitempty"`
 }
 
 // For is what of r a session of version v knows.
@@ -214,6 +218,9 @@ func (r Report) For(v Version) Report {
 	}
 	if v < Version2 {
 		r.Ingress = nil
+	}
+	if v < Version3 {
+		r.Encoder = nil
 	}
 	return r
 }

@@ -15,7 +15,7 @@ func (s *Session) reported(now time.Time, m *Report) []Effect {
 	}
 	s.reports, s.packets, s.Near = m.Number, max(s.packets, m.Packets), max(s.Near, m.To)
 	taken := m.For(s.Version)
-	fx := []Effect{Switch{Epoch: m.Epoch, Near: s.Near}, Reported{&taken}}
+	fx := []Effect{Switch{Epoch: m.Epoch, Near: s.Near}, Reported{&taken, s.late(now, m)}}
 	if m.Term > s.Term {
 		fx = append(fx, Outranked{})
 	}
@@ -36,6 +36,21 @@ func (s *Session) reported(now time.Time, m *Report) []Effect {
 		return append(fx, s.rotate(now, gk.ReasonPackets, 0)...)
 	}
 	return fx
+}
+
+// late is how long a report was on its way at least: a broker can keep one as long as
+// it keeps all that follow it. The device says how long the key had been in use, and the
+// key was in use when its ACK came; it was not any more when that of a later one did.
+// Nothing is known of ACKs that an instance before this one took.
+func (s *Session) late(now time.Time, m *Report) time.Duration {
+	var since time.Duration
+	switch {
+	case s.confirmed.IsZero() || m.Epoch > s.Record.Epoch || m.Epoch == s.Record.Epoch && m.Since == 0:
+		return 0
+	case m.Epoch == s.Record.Epoch:
+		since = time.Duration(min(m.Since, 1<<40)) * time.Millisecond
+	}
+	return max(0, now.Sub(s.confirmed)-since)
 }
 
 // retired follows up on an epoch that turns out to be over. Where that is the one

@@ -49,6 +49,7 @@ func TestSpecificationAndSchemaNameEveryField(t *testing.T) {
 		{Ack{}, "6.5 ACK", []string{"up-ack"}},
 		{Report{}, "6.6 REPORT", []string{"up-report"}},
 		{Ingress{}, "6.6.1 Ingress", []string{"ingress"}},
+		{Encoder{}, "6.6.2 Encoder", []string{"encoder"}},
 		{Reject{}, "6.7 REJECT", []string{"up-reject", "down-reject"}},
 		{Refill{}, "6.8 REFILL", nil},
 		{Stop{}, "6.9 STOP", []string{"down-stop"}},
@@ -136,6 +137,9 @@ func TestSpecificationNamesTheLimits(t *testing.T) {
 		fmt.Sprintf("| life of a nonce | service | %d s to %d s |", int(nonceLife.Seconds()), int(2*nonceLife.Seconds())),
 		fmt.Sprintf("| %d | *tags* in REPORT", Version1),
 		fmt.Sprintf("| %d | *ingress* in REPORT", Version2),
+		fmt.Sprintf("| %d | *encoder* in REPORT", Version3),
+		fmt.Sprintf("1 to %d letters, digits, `-` and `_`, the first a letter or digit. To be shown", MaxWhy),
+		fmt.Sprintf("1 to %d letters, digits, `-` and `_`, the first a letter or digit |", MaxRegime),
 		fmt.Sprintf("at most %d hashes", MaxMarks),
 	} {
 		if !strings.Contains(spec, row) {

@@ -41,6 +41,7 @@ type Session struct {
 	base      uint64                        // device's packet count when the epoch began
 	packets   uint64                        // as last reported
 	reports   uint64                        // number of the last report
+	confirmed time.Time                     // Epoch, to this instance; zero: to one before it
 	endAt     time.Time                     // an ended session lets late packets arrive first
 	over      bool
 }
@@ -390,7 +391,7 @@ func (s *Session) acked(now time.Time, a *Ack) []Effect {
 		return []Effect{Tell{gk.Event{Kind: gk.EventOutsider, Epoch: a.Epoch, Detail: map[string]string{"cause": "ack does not fit its grant"}}}}
 	}
 	before, started := s.Record.Epoch, s.Candidate()
-	s.Record.Epoch, s.First, s.Near, s.Since = a.Epoch, a.First, max(s.Near, a.First), now
+	s.Record.Epoch, s.First, s.Near, s.Since, s.confirmed = a.Epoch, a.First, max(s.Near, a.First), now, now
 	s.Took = now.Sub(r.decided)
 	s.Pending = ""
 	s.ByReason[r.reason]++

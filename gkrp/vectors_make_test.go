@@ -59,10 +59,16 @@ func conversation(t testing.TB) (names []string, all map[string]gkrp.Message) {
 	tagged.Tags = []byte{1, 2, 3, 4, 0, 0, 0, 0, 5, 6, 7, 8}
 	measured := *report
 	measured.Ingress = &gkrp.Ingress{SpanMs: 1000, Packets: 2, Bytes: 2632, GapMs: 40, IdleMs: 7, Frames: 25, Missing: 1, Marks: []byte{1, 2, 3, 4, 5, 6, 7, 8}}
+	begun := *report
+	begun.Renew, begun.Since = true, 1500
+	begun.Encoder = &gkrp.Encoder{Changes: 1, AgoMs: 12, Why: gkrp.WhyChanged, Regime: "night"}
+	steady := *report
+	steady.Encoder = &gkrp.Encoder{}
 	full := *report
 	full.To, full.Packets = full.From+gkrp.MaxTags, gkrp.MaxTags
 	full.Tags = bytes.Repeat([]byte{0xab}, gkrp.MaxTags*gkrp.TagPrefix)
 	full.Ingress = &gkrp.Ingress{SpanMs: 1000, Packets: gkrp.MaxTags, Bytes: 1 << 40, GapMs: 1, Frames: 25, Breaks: 1, Strange: 9, Marks: bytes.Repeat([]byte{0xcd}, gkrp.MaxMarks*gkrp.MarkBytes)}
+	full.Encoder = &gkrp.Encoder{Changes: 1 << 40, AgoMs: 1 << 31, Why: gkrp.Why(strings.Repeat("w", gkrp.MaxWhy)), Regime: strings.Repeat("r", gkrp.MaxRegime)}
 	all = map[string]gkrp.Message{
 		"up hello, the first": first, "up hello with nonce": &proven, "up hello of suite 1": &quantum, "up hello for the encoder's own RTP": &native,
 		"down challenge": &gkrp.Challenge{Session: vectorSession, HelloHash: hash(first), Nonce: proven.Nonce},
@@ -72,7 +78,8 @@ func conversation(t testing.TB) (names []string, all map[string]gkrp.Message) {
 			Confirm: confirmOf(t, mediaBytes(vectorEpoch), vectorScope.Stream, vectorSession, vectorEpoch, "device/cam-1"),
 			First:   vectorFirst, Prekeys: prekeysOf(t, gkrp.SuiteX25519, 5),
 		},
-		"up report": report, "up report of a restart": &renew, "up report with tags": &tagged, "up report with ingress": &measured, "up report as full as can be": &full,
+		"up report": report, "up report of a restart": &renew, "up report with tags": &tagged, "up report with ingress": &measured,
+		"up report of an encoder that was begun anew": &begun, "up report of an encoder that runs": &steady, "up report as full as can be": &full,
 		"down reject":                     &gkrp.Reject{Session: vectorSession, Regarding: hash(&proven), Code: gkrp.CodeBusy, Text: "another session of this stream is sending", RetryAfter: 400},
 		"down reject of the versions":     &gkrp.Reject{Session: vectorSession, Regarding: hash(first), Code: gkrp.CodeUnsupportedVersion, Supported: []gkrp.Version{1}},
 		"up reject":                       &gkrp.Reject{Session: vectorSession, Regarding: gkrp.Hash(grantBytes), Code: gkrp.CodeCannotOpen},
@@ -85,7 +92,8 @@ func conversation(t testing.TB) (names []string, all map[string]gkrp.Message) {
 	}
 	names = []string{
 		"up hello, the first", "down challenge", "up hello with nonce", "down welcome", "down welcome to version 0", "up ack", "up report",
-		"up report of a restart", "up report with tags", "up report with ingress", "up report as full as can be", "down grant", "up reject", "down refill", "up refill", "down reject",
+		"up report of a restart", "up report with tags", "up report with ingress",
+		"up report of an encoder that was begun anew", "up report of an encoder that runs", "up report as full as can be", "down grant", "up reject", "down refill", "up refill", "down reject",
 		"down reject of the versions", "down stop", "down stop with a code to come", "up bye", "up bye without a packet or word",
 		"up hello of suite 1", "up hello for the encoder's own RTP",
 	}
@@ -264,6 +272,12 @@ func makeMessages(t *testing.T) any {
 		{"report with half a tag", "up report with tags", 10, make([]byte, 14)},
 		{"report whose ingress has half a mark", "up report with ingress", 13, map[int]any{1: 1000, 2: 2, 3: 2632, 4: 40, 5: 7, 10: make([]byte, 6)}},
 		{"report whose ingress is no map", "up report with ingress", 13, 7},
+		{"report whose encoder has a cause with a space", "up report of an encoder that runs", 14, map[int]any{1: 1, 2: 0, 3: "it failed"}},
+		{"report whose encoder has a cause of 33 letters", "up report of an encoder that runs", 14, map[int]any{1: 1, 2: 0, 3: strings.Repeat("w", gkrp.MaxWhy+1)}},
+		{"report whose encoder has a regime with a control character", "up report of an encoder that runs", 14, map[int]any{1: 1, 2: 0, 4: "night\x1b[2J"}},
+		{"report whose encoder has a regime of 64 letters", "up report of an encoder that runs", 14, map[int]any{1: 1, 2: 0, 4: strings.Repeat("r", gkrp.MaxRegime+1)}},
+		{"report whose encoder has a regime that begins with a dash", "up report of an encoder that runs", 14, map[int]any{1: 1, 2: 0, 4: "-x"}},
+		{"report whose encoder is no map", "up report of an encoder that runs", 14, 7},
 		{"refill with 5 prekeys", "up refill", 3, [][]byte{{1}, {2}, {3}, {4}, {5}}},
 		{"reject with long text", "down reject", 4, strings.Repeat("x", gkrp.MaxTextBytes+1)},
 		{"stop with long text", "down stop", 3, strings.Repeat("x", gkrp.MaxTextBytes+1)},

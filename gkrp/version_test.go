@@ -45,13 +45,13 @@ func TestTagsOnlyWhereTheyWereAgreed(t *testing.T) {
 		chosen Version
 		asked  bool
 		want   bool
-	}{{0, false, false}, {0, true, false}, {1, false, false}, {1, true, true}, {2, true, true}} {
-		d, fx := NewDevice(t0, Hello{Device: "cam-1", Stream: "cam-1", Session: testSession, Versions: []Version{0, 1, 2}, Suites: []Suite{1}}, time.Second, time.Minute)
+	}{{0, false, false}, {0, true, false}, {1, false, false}, {1, true, true}, {2, true, true}, {3, true, true}} {
+		d, fx := NewDevice(t0, Hello{Device: "cam-1", Stream: "cam-1", Session: testSession, Versions: []Version{0, 1, 2, 3}, Suites: []Suite{1}}, time.Second, time.Minute)
 		h := fx[0].(Send).Message.(*Hello)
 		fx = d.Step(t0, Heard{Message: &Challenge{Session: testSession, HelloHash: Hash(must(Encode(h))), Nonce: make([]byte, 16)}})
 		proven := fx[0].(Send).Message.(*Hello)
 		fx = d.Step(t0, Heard{Message: &Welcome{
-			Session: testSession, HelloHash: Hash(must(Encode(proven))), Versions: []Version{0, 1, 2}, Suites: []Suite{1}, Version: row.chosen, Suite: 1, Stream: "cam-1",
+			Session: testSession, HelloHash: Hash(must(Encode(proven))), Versions: []Version{0, 1, 2, 3}, Suites: []Suite{1}, Version: row.chosen, Suite: 1, Stream: "cam-1",
 			Transports: []string{"a:1"}, Policy: Policy{ReportEveryMs: 1000, Tags: row.asked},
 			Grant: must(Encode(&Grant{Stream: "cam-1", Session: testSession, Epoch: 1, Envelope: []byte{1}})),
 		}})
@@ -59,12 +59,15 @@ func TestTagsOnlyWhereTheyWereAgreed(t *testing.T) {
 			t.Errorf("%+v: started with %+v", row, s)
 		}
 		d.Step(t0, Installed{Epoch: 1, Confirm: make([]byte, 32)})
-		r := d.Step(t0, Sent{Report{From: 1, To: 3, Tags: make([]byte, 8), Ingress: &Ingress{SpanMs: 1000}}})[0].(Send).Message.(*Report)
+		r := d.Step(t0, Sent{Report{From: 1, To: 3, Tags: make([]byte, 8), Ingress: &Ingress{SpanMs: 1000}, Encoder: &Encoder{}}})[0].(Send).Message.(*Report)
 		if (r.Tags != nil) != row.want {
 			t.Errorf("%+v: report with tags %x", row, r.Tags)
 		}
 		if (r.Ingress != nil) != (row.chosen >= 2) {
 			t.Errorf("%+v: report with ingress %+v", row, r.Ingress)
+		}
+		if (r.Encoder != nil) != (row.chosen >= 3) {
+			t.Errorf("%+v: report with encoder %+v", row, r.Encoder)
 		}
 	}
 }
@@ -77,6 +80,7 @@ func TestLargestReport(t *testing.T) {
 		Stream: scope.Stream, Session: testSession, Number: 1 << 62, Epoch: 1 << 31, From: gk.MaxIndex - MaxTags, To: gk.MaxIndex,
 		Packets: 1 << 62, Bytes: 1 << 62, Renew: true, Tags: bytes.Repeat([]byte{0xff}, MaxTags*TagPrefix), Since: 1 << 62, Term: 1 << 62,
 		Ingress: &Ingress{1 << 31, 1 << 62, 1 << 62, 1 << 31, 1 << 31, 1 << 62, 1 << 62, 1 << 62, 1 << 62, make([]byte, MaxMarks*MarkBytes)},
+		Encoder: &Encoder{1 << 62, 1 << 31, Why(strings.Repeat("w", MaxWhy)), strings.Repeat("r", MaxRegime)},
 	}
 	wire, err := Sign(s, make([]byte, 64), nil, scope, r)
 	if err != nil {
