@@ -195,7 +195,7 @@ func tunedLong(ctx context.Context, all []*tunedStream, every time.Duration) tun
 					now := part.At(a.Hop)
 					if left := rule.Left(now, rotations); left > 0 {
 						rotations = append(rotations, now)
-						out.Worst = max(out.Worst, tune.Burst+1-left)
+						out.Worst = max(out.Worst, rule.Burst()+1-left)
 					}
 					sp := tune.Span{From: max(at-5*episode.HopsPerSecond, 0), To: min(at+episodeHops, dayHops)}
 					if answers < longAnswers {

@@ -65,7 +65,7 @@ type Config struct {
 	AskAfter         time.Duration `group:"behaviour" default:"30s" placeholder:"TIME" help:"How long a source stays changed before an operator is asked. No further key is changed for it."`
 	HoldUnresolved   bool          `group:"behaviour" help:"Hold a stream whose source stays changed, from the moment that an operator is asked until the evidence ends or he says that the source changed. What viewers see meanwhile is on-hold."`
 
-	FalseRotationEvery time.Duration `group:"behaviour" default:"24h" placeholder:"TIME" help:"Budget: one key change for nothing is borne in this time, for each stream. Thresholds are tuned so that it is kept; and evidence about a source, less what turned out to be real, changes no key more than three times in three times this time."`
+	FalseRotationEvery time.Duration `group:"behaviour" default:"24h" placeholder:"TIME" help:"Budget: one key change for nothing is borne in this time, for each stream. Thresholds are tuned so that it is kept; and evidence about a source, less what turned out to be real, changes no key more than twice in twice this time (three times in three times, where it is under 12 hours)."`
 	MissCost           float64       `group:"behaviour" default:"20" placeholder:"N" help:"A theft that is missed is as bad as so many key changes for nothing."`
 	AutoTune           bool          `group:"behaviour" default:"true" negatable:"" help:"Take the thresholds that the system itself proposes, where an operator does not say otherwise for a stream."`
 	TuneEvery          time.Duration `group:"behaviour" default:"24h" placeholder:"TIME" help:"Time between two searches for better thresholds of a stream; 0: only when asked."`

@@ -2,6 +2,7 @@ package processing
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/tune"
 )
 
 const (
@@ -35,10 +37,13 @@ type alertBook struct {
 	heard  map[string]time.Time // when an open alert was last seen
 	told   []gk.Event
 	dirty  bool
+	// counted is from when on a rotation counts whose alert is later than the clock,
+	// which was set back since.
+	counted map[string]time.Time
 }
 
 func newAlertBook(stream gk.StreamID) alertBook {
-	return alertBook{stream: stream, open: map[bus.Class]string{}, heard: map[string]time.Time{}}
+	return alertBook{stream: stream, open: map[bus.Class]string{}, heard: map[string]time.Time{}, counted: map[string]time.Time{}}
 }
 
 // restore takes up alerts that were stored, before those that were raised meanwhile.
@@ -53,6 +58,11 @@ func (k *alertBook) restore(now time.Time, number uint64, all []bus.Alert) {
 	}
 	for _, e := range k.told {
 		e.Detail["id"] = names[e.Detail["id"]]
+	}
+	for id := range k.counted {
+		if !slices.ContainsFunc(all, func(a bus.Alert) bool { return a.ID == id }) {
+			delete(k.counted, id)
+		}
 	}
 	k.all, k.open, k.heard = all, map[bus.Class]string{}, map[string]time.Time{}
 	for i := range k.all {
@@ -139,7 +149,7 @@ func (k *alertBook) raise(now time.Time, a bus.Alert) *bus.Alert {
 // against the budget of rotations stay: a flood of others must not earn it back.
 func (k *alertBook) drop() {
 	spent := map[string]bool{}
-	for i := len(k.all) - 1; i >= 0 && len(spent) < sourceBurst; i-- {
+	for i := len(k.all) - 1; i >= 0 && len(spent) < tune.MostBurst; i-- {
 		if spends(&k.all[i]) {
 			spent[k.all[i].ID] = true
 		}
@@ -151,6 +161,7 @@ func (k *alertBook) drop() {
 	} {
 		i := slices.IndexFunc(k.all, func(a bus.Alert) bool { return !a.Closed.IsZero() && least(&a) })
 		if i >= 0 {
+			delete(k.counted, k.all[i].ID)
 			k.all = slices.Delete(k.all, i, i+1)
 			return
 		}
@@ -163,6 +174,24 @@ func spends(a *bus.Alert) bool {
 	return a.Class == bus.ClassSource && (a.Done == bus.DoneRotated || a.Done == bus.DoneOrdered) &&
 		a.Answer != bus.AnswerReal && a.Outcome != bus.OutcomeStaleProven
 }
+
+// spentAt is from when on the rotation of an alert counts against the budget. What the
+// clock was set back behind counts from when that is noticed, which is written down:
+// else it would count for as long as the clock was wrong, or not at all.
+func (k *alertBook) spentAt(now time.Time, a *bus.Alert) time.Time {
+	at := a.Opened
+	if c, ok := k.counted[a.ID]; ok {
+		at = c
+	}
+	if at.After(now) {
+		at = now
+		k.counted[a.ID], k.dirty = now, true
+	}
+	return at
+}
+
+// recount takes up what was written down of spentAt, before the alerts themselves.
+func (k *alertBook) recount(counted map[string]time.Time) { maps.Copy(k.counted, counted) }
 
 // see notes that an alert's cause was seen again. Evidence is a line for each kind,
 // which stands in front of a colon.

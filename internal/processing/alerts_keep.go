@@ -2,6 +2,8 @@ package processing
 
 import (
 	"context"
+	"maps"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -14,6 +16,8 @@ import (
 type alertsRecord struct {
 	Number uint64      `cbor:"1,keyasint"`
 	Alerts []bus.Alert `cbor:"2,keyasint"`
+	// Counted is [alertBook.counted].
+	Counted map[string]time.Time `cbor:"3,keyasint,omitempty"`
 }
 
 func (st *stream) alertsPlace(version uint64) bus.SealPlace {
@@ -50,7 +54,7 @@ func (st *stream) keptAlerts() (a alertsRecord, refused string, err error) {
 // saveAlerts has the alerts sealed and written, and opened again when they are there,
 // as a profile is: from then on, no older ones do.
 func (st *stream) saveAlerts() {
-	r := alertsRecord{Number: st.behaviour.alerts.number, Alerts: cloneAlerts(st.behaviour.alerts.all)}
+	r := alertsRecord{Number: st.behaviour.alerts.number, Alerts: cloneAlerts(st.behaviour.alerts.all), Counted: maps.Clone(st.behaviour.alerts.counted)}
 	st.alertsFile.write(func(ctx context.Context) (envelope, error) {
 		b, err := pack(r)
 		if err != nil {

@@ -17,6 +17,7 @@ func (b *behaviour) loaded(now time.Time, p profileRecord, refused string, numbe
 		return
 	}
 	b.alerts.restore(now, number, alerts)
+	b.rotationsLeft(now) // counts from now what the clock was set back behind
 	if a := b.alerts.get(bus.ClassSource); a != nil {
 		// The scores from its beginning are stored: those of now must not replace them.
 		b.tuned.around = append(b.tuned.around, around{number: numberOf(a.ID), id: a.ID})

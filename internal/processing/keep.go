@@ -91,6 +91,7 @@ func (st *stream) load() {
 				if err != nil {
 					refused = err.Error()
 				}
+				st.behaviour.alerts.recount(a.Counted)
 				st.behaviour.loaded(st.svc.now(), p, refused, a.Number, a.Alerts)
 				st.react()
 			})

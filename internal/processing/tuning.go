@@ -64,9 +64,6 @@ const (
 
 	// maxLabels bounds the labels of a stream; the eldest go first.
 	maxLabels = 256
-	// sourceBurst is how many rotations evidence about the source may cause in a row; see
-	// [tune.Rotations].
-	sourceBurst = tune.Burst
 	// maxTuning bounds an unpacked record, in bytes.
 	maxTuning = 16 << 20
 )

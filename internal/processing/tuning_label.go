@@ -212,14 +212,6 @@ func (st *stream) settle(o settle) {
 
 // again has an order given once more.
 func (b *behaviour) again(o settle) {
-	if s := &b.tuned.shadow; s.revision == o.revision {
-		s.told = false
-	}
-	if w := &b.tuned.watch; w.revision == o.revision {
-		w.told = false
-	}
-}
-
-func sawText(alarms, allowed, hops int) string {
-	return fmt.Sprintf("%d alarms in %v, up to %d are borne", alarms, time.Duration(hops)*time.Second/4, allowed)
+	b.tuned.shadow.Again(o.revision)
+	b.tuned.watch.Again(o.revision)
 }

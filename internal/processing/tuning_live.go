@@ -32,7 +32,7 @@ type tuned struct {
 	recordedAt time.Time // when the last recording was full
 
 	shadow shadow
-	watch  watch
+	watch  tune.Tally // of the setting that decides
 
 	recent   *tune.Trace // the newest scores, for alerts that open
 	around   []around    // alerts whose scores are being kept
@@ -44,25 +44,11 @@ type tuned struct {
 	order   settle
 }
 
-// shadow counts what a setting would have done.
+// shadow is the setting in the shadow, and what it would have done.
 type shadow struct {
-	revision uint64
-	params   tune.Params
-	expected tune.Expected
-	follow   *tune.Follower
-	hops     int
-	alarms   int // where nothing alarmed
-	told     bool
-}
-
-// watch counts what a young setting does.
-type watch struct {
-	revision uint64
-	until    time.Time
-	expected tune.Expected
-	hops     int
-	alarms   int
-	told     bool
+	tune.Tally
+	params tune.Params
+	follow *tune.Follower
 }
 
 // settle is what has to happen with the settings.
@@ -141,15 +127,21 @@ func (b *behaviour) adopt(now time.Time, r *tuningRecord) {
 	live := r.Guard.Live()
 	p := live.Params
 	t.next = &p
-	if w := &t.watch; w.revision != live.Revision {
-		*w = watch{revision: live.Revision, until: r.Guard.Watching, expected: live.Expected}
+	if t.watch.Revision != live.Revision {
+		// No setting is young for longer than from now, whatever was written down by a
+		// clock that was set back since.
+		until := now.Add(b.cfg.Tuning.Watch)
+		if r.Guard.Watching.Before(until) {
+			until = r.Guard.Watching
+		}
+		t.watch = tune.Tally{Revision: live.Revision, Until: until, Expected: live.Expected}
 	}
 	s := r.Guard.InShadow()
 	switch {
 	case s == nil:
 		t.shadow = shadow{}
-	case s.Revision != t.shadow.revision:
-		t.shadow = shadow{revision: s.Revision, params: s.Params, expected: s.Expected}
+	case s.Revision != t.shadow.Revision:
+		t.shadow = shadow{Tally: tune.Tally{Revision: s.Revision, Expected: s.Expected}, params: s.Params}
 	}
 	b.retune()
 }
@@ -279,51 +271,32 @@ func readWindows(b []byte) ([]feature.Window, error) {
 func (b *behaviour) shadowed(open, planned bool, f tune.Flags) {
 	t := &b.tuned
 	s := &t.shadow
-	if s.revision == 0 || s.told {
+	if s.Revision == 0 {
 		return
 	}
 	if s.follow == nil {
 		s.follow = tune.Follow(t.layout, b.weight, s.params)
 	}
-	s.hops++
-	if s.follow.Step(t.levels, f) && !open && !planned {
-		s.alarms++
+	alarm := s.follow.Step(t.levels, f) && !open && !planned
+	switch end, saw := s.Shadow(b.cfg.Tuning.goal(), alarm, !open, b.cfg.Tuning.Shadow); end {
+	case tune.Rejected:
+		t.order = settle{settleReject, s.Revision, saw}
+	case tune.Live:
+		t.order = settle{settlePromote, s.Revision, saw}
 	}
-	hours := float64(s.hops) / episode.HopsPerSecond / 3600
-	allowed := b.allowed(s.expected, hours)
-	switch {
-	case s.alarms > allowed:
-		s.told = true
-		t.order = settle{settleReject, s.revision, sawText(s.alarms, allowed, s.hops)}
-	case s.hops >= hops(b.cfg.Tuning.Shadow) && !open:
-		s.told = true
-		t.order = settle{settlePromote, s.revision, sawText(s.alarms, allowed, s.hops)}
-	}
-}
-
-// allowed is how many alarms a setting may raise in so many hours: what was expected or
-// the budget grants, not what little evidence cannot rule out.
-func (b *behaviour) allowed(e tune.Expected, hours float64) int {
-	goal := b.cfg.Tuning.goal()
-	return goal.Allowed(e, hours)
 }
 
 // watched counts what a young setting does; too many alarms take it back.
 func (b *behaviour) watched(now time.Time, alarm bool) {
 	w := &b.tuned.watch
-	if w.told || !now.Before(w.until) {
-		return
-	}
-	w.hops++
-	if alarm {
-		w.alarms++
-	}
-	allowed := b.allowed(w.expected, float64(w.hops)/episode.HopsPerSecond/3600)
-	if w.alarms > allowed && b.alerts.get(bus.ClassSource) == nil {
-		w.told = true
-		b.tuned.order = settle{settleRevert, w.revision, sawText(w.alarms, allowed, w.hops)}
+	calm := b.alerts.get(bus.ClassSource) == nil
+	if end, saw := w.Young(now, b.cfg.Tuning.goal(), alarm, calm); end == tune.Reverted {
+		b.tuned.order = settle{settleRevert, w.Revision, saw}
 	}
 }
+
+// budget is what bounds how often evidence about the source changes the key.
+func (b *behaviour) budget() tune.Rotations { return tune.Rotations{Every: b.cfg.Tuning.FalseEvery} }
 
 // rotationsLeft is how many rotations evidence about the source may cause now. Those
 // of alerts that were called or proven real are not counted, so that a theft uses
@@ -332,10 +305,10 @@ func (b *behaviour) rotationsLeft(now time.Time) int {
 	var spent []time.Time
 	for i := range b.alerts.all {
 		if a := &b.alerts.all[i]; spends(a) && !b.proven(a) {
-			spent = append(spent, a.Opened)
+			spent = append(spent, b.alerts.spentAt(now, a))
 		}
 	}
-	return tune.Rotations{Every: b.cfg.Tuning.FalseEvery}.Left(now, spent)
+	return b.budget().Left(now, spent)
 }
 
 // answered notes an operator's answer at the alert.
@@ -347,8 +320,8 @@ func (b *behaviour) answered(now time.Time, id string, real bool) {
 	a.Answer = bus.AnswerFalse
 	if real {
 		a.Answer = bus.AnswerReal
-		if w := &b.tuned.watch; a.Class == bus.ClassSource && a.Opened.After(w.until.Add(-b.cfg.Tuning.Watch)) {
-			w.alarms = max(0, w.alarms-1)
+		if w := &b.tuned.watch; a.Class == bus.ClassSource && a.Opened.After(w.Until.Add(-b.cfg.Tuning.Watch)) {
+			w.Real()
 		}
 	}
 	b.alerts.dirty = true

@@ -1,6 +1,7 @@
 package processing
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -24,24 +25,64 @@ func (s *stage) disturb(n int, calm time.Duration) {
 // TestBudgetOutlivesAlerts: alerts that are kept no more earn no rotation back.
 func TestBudgetOutlivesAlerts(t *testing.T) {
 	s := learned(t)
-	s.disturb(maxAlerts+2*sourceBurst, 20*time.Second)
-	if len(s.b.alerts.all) != maxAlerts || s.b.alerts.number < maxAlerts+sourceBurst {
+	s.disturb(maxAlerts+2*s.b.budget().Burst(), 20*time.Second)
+	if len(s.b.alerts.all) != maxAlerts || s.b.alerts.number < maxAlerts+tune.MostBurst {
 		t.Fatalf("%d alerts of %d are kept: none gave way", len(s.b.alerts.all), s.b.alerts.number)
 	}
-	if s.rotates != sourceBurst {
-		t.Errorf("%d rotations within the time for %d", s.rotates, sourceBurst)
+	if s.rotates != s.b.budget().Burst() {
+		t.Errorf("%d rotations within the time for %d", s.rotates, s.b.budget().Burst())
+	}
+}
+
+// TestBudgetBearsASetClock: a clock that is set back by a year, with a restart or
+// without, neither gives rotations that are spent nor takes them for longer than they
+// last; and one that is set on again begins where it was.
+func TestBudgetBearsASetClock(t *testing.T) {
+	s := learned(t)
+	burst := s.b.budget().Burst()
+	whole := time.Duration(burst) * s.b.cfg.Tuning.FalseEvery
+	s.disturb(burst, 40*time.Second)
+	if left := s.b.rotationsLeft(s.now); s.rotates != burst || left != 0 {
+		t.Fatalf("%d rotations, %d are left", s.rotates, left)
+	}
+	restart := func() {
+		before := s.b
+		s.b = newBehaviour(before.cfg, "cam-1")
+		s.b.alerts.recount(before.alerts.counted)
+		s.b.loaded(s.now, before.profile, "", before.alerts.number, slices.Clone(before.alerts.all))
+	}
+	for range 2 { // the second time behind what was counted anew
+		s.now = s.now.Add(-365 * 24 * time.Hour)
+		restart()
+		if !s.b.take().saveAlerts {
+			t.Error("what counts anew is not written down")
+		}
+		for range burst {
+			if left := s.b.rotationsLeft(s.now); left != 0 {
+				t.Fatalf("the clock was set back, and %d are left", left)
+			}
+			s.now = s.now.Add(whole/time.Duration(burst) - time.Minute)
+			restart() // which begins nothing anew
+		}
+		if left := s.b.rotationsLeft(s.now); left != 0 {
+			t.Errorf("%d are left before their time", left)
+		}
+		s.now = s.now.Add(time.Duration(burst) * time.Minute)
+		if left := s.b.rotationsLeft(s.now); left != burst {
+			t.Errorf("%d are left when all have had their time", left)
+		}
 	}
 }
 
 // TestProofSpendsNoSourceBudget: what is proven while evidence rises uses nothing up.
 func TestProofSpendsNoSourceBudget(t *testing.T) {
 	s := learned(t)
-	for i := range sourceBurst {
+	for i := range s.b.budget().Burst() {
 		s.b.proof(s.now, bus.Proof{Session: s.session, Epoch: 1, Index: 5, What: "two-writers"}, 1)
 		s.b.event(s.now, gk.Event{Kind: gk.EventRotationDone, Reason: gk.ReasonProof, Epoch: gk.Epoch(2 + i)})
 		s.disturb(1, 40*time.Second)
 	}
-	if left := s.b.rotationsLeft(s.now); left != sourceBurst {
+	if left := s.b.rotationsLeft(s.now); left != s.b.budget().Burst() {
 		t.Errorf("%d rotations for the source, %d are left", s.rotates, left)
 	}
 }
@@ -119,8 +160,8 @@ func TestProofStopsLearning(t *testing.T) {
 		s.e.style = own
 		proven(40 * time.Second)
 	}
-	if _, _, o := s.b.takeTuning(); o.do != settleNothing || s.b.tuned.watch.alarms != 0 {
-		t.Errorf("a thief's alarms are counted: %d, %+v", s.b.tuned.watch.alarms, o)
+	if _, _, o := s.b.takeTuning(); o.do != settleNothing || s.b.tuned.watch.Alarms != 0 {
+		t.Errorf("a thief's alarms are counted: %d, %+v", s.b.tuned.watch.Alarms, o)
 	}
 }
 
@@ -196,15 +237,16 @@ func TestProofAfterAnAnswer(t *testing.T) {
 // TestLittleEvidenceExcusesNothing: that an hour of traffic cannot rule out eighty
 // alarms a day is no reason to bear them.
 func TestLittleEvidenceExcusesNothing(t *testing.T) {
-	b := newStage(t).b
+	goal := newStage(t).b.cfg.Tuning.goal()
+	allowed := goal.Allowed
 	thin := tune.Expected{FalsePerDay: 0.1, High: 80}
-	if n := b.allowed(thin, 24); n > 5 {
+	if n := allowed(thin, 24); n > 5 {
 		t.Errorf("%d alarms are borne in a day on which one is granted", n)
 	}
-	if n := b.allowed(tune.Expected{FalsePerDay: 20, High: 30}, 24); n < 20 {
+	if n := allowed(tune.Expected{FalsePerDay: 20, High: 30}, 24); n < 20 {
 		t.Errorf("%d alarms are borne where 20 were expected", n)
 	}
-	if n := b.allowed(tune.Expected{High: 0.01}, 24); n != 1 {
+	if n := allowed(tune.Expected{High: 0.01}, 24); n != 1 {
 		t.Errorf("%d alarms are borne where none was expected", n)
 	}
 }

@@ -204,7 +204,7 @@ func (s *Service) tuningInfo(ctx context.Context, st *stream, rec *tuningRecord,
 		long time.Duration
 	}
 	v, err := ask(ctx, s, st.id, func(st *stream) (seen, error) {
-		return seen{st.behaviour.rotationsLeft(s.now()), time.Duration(st.behaviour.tuned.shadow.hops) * time.Second / 4}, nil
+		return seen{st.behaviour.rotationsLeft(s.now()), time.Duration(st.behaviour.tuned.shadow.Hops) * time.Second / 4}, nil
 	})
 	i.Left, i.Observed = v.left, v.long
 	return i, err

@@ -49,7 +49,7 @@ func TestShadowThenLive(t *testing.T) {
 	}
 	s := learned(t)
 	s.b.adopt(s.now, inShadow(s.now, 1, 1))
-	s.b.tuned.shadow = shadow{revision: 2, params: tune.DefaultParams()}
+	s.b.tuned.shadow = shadow{Tally: tune.Tally{Revision: 2}, params: tune.DefaultParams()}
 	// What decides is deaf meanwhile.
 	for i := range 4 {
 		s.e.style = foreign
@@ -66,7 +66,7 @@ func TestShadowThenLive(t *testing.T) {
 		}
 	}
 	if _, _, o := s.b.takeTuning(); o.do != settleReject {
-		t.Errorf("after %d alarms in the shadow: %+v", s.b.tuned.shadow.alarms, o)
+		t.Errorf("after %d alarms in the shadow: %+v", s.b.tuned.shadow.Alarms, o)
 	}
 }
 
@@ -130,18 +130,18 @@ func TestFalseRotationBudget(t *testing.T) {
 			a := s.b.alerts.all[len(s.b.alerts.all)-1]
 			if real {
 				s.b.answered(s.now, a.ID, true)
-			} else if i >= sourceBurst && (a.Done != bus.DoneNoBudget || a.Ask == "") {
+			} else if i >= s.b.budget().Burst() && (a.Done != bus.DoneNoBudget || a.Ask == "") {
 				t.Errorf("alert %d: %s, asks %q", i, a.Done, a.Ask)
 			}
 		}
-		if want := map[bool]int{false: sourceBurst, true: 6}[real]; s.rotates != want {
+		if want := map[bool]int{false: s.b.budget().Burst(), true: 6}[real]; s.rotates != want {
 			t.Errorf("%d rotations for six alarms, real %v; want %d", s.rotates, real, want)
 		}
 		if real {
 			continue
 		}
-		s.now = s.now.Add(sourceBurst * time.Hour)
-		if left := s.b.rotationsLeft(s.now); left != sourceBurst {
+		s.now = s.now.Add(time.Duration(s.b.budget().Burst()) * time.Hour)
+		if left := s.b.rotationsLeft(s.now); left != s.b.budget().Burst() {
 			t.Errorf("later, %d are left", left)
 		}
 	}

@@ -330,12 +330,12 @@ func TestRotationsLeft(t *testing.T) {
 		}
 		recent := 0
 		for _, s := range spent {
-			if now.Sub(s) < Burst*time.Hour {
+			if now.Sub(s) < time.Duration(r.Burst())*time.Hour {
 				recent++
 			}
 		}
-		if recent > Burst {
-			t.Fatalf("%d rotations in %v", recent, Burst*time.Hour)
+		if recent > r.Burst() {
+			t.Fatalf("%d rotations in %v", recent, time.Duration(r.Burst())*time.Hour)
 		}
 	}
 	if total < 18 || total > 21 {
