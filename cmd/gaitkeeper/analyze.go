@@ -43,6 +43,7 @@ type windowLine struct {
 	Kind     string             `json:"kind,omitempty"`
 	Class    detect.Class       `json:"class,omitempty"`
 	Evidence string             `json:"evidence,omitempty"`
+	Code     string             `json:"code,omitempty"`    // exact words of the grammar that the evidence tells of
 	Partial  bool               `json:"partial,omitempty"` // payload features come from cut packets
 	Scores   map[string]float64 `json:"scores,omitempty"`
 	Features map[string]float64 `json:"features,omitempty"` // over 1 s
@@ -236,7 +237,7 @@ func (f *engineFlags) analyse(ctx context.Context, path string, each func(window
 
 func lineOf(name string, end int64, partial bool, v detect.Verdict) windowLine {
 	return windowLine{
-		Capture: name, T: float64(end) / 1e9, Score: round(v.Score), Kind: v.Kind, Class: v.Class, Evidence: v.Text, Partial: partial, held: v.Held,
+		Capture: name, T: float64(end) / 1e9, Score: round(v.Score), Kind: v.Kind, Class: v.Class, Evidence: v.Text, Code: v.Code, Partial: partial, held: v.Held,
 	}
 }
 

@@ -169,6 +169,9 @@ type Alert struct {
 	Stage Stage  `cbor:"20,keyasint,omitempty" json:"stage,omitempty"` // of the profile when it opened
 	// Answer is what an operator said that it was; empty where nobody did.
 	Answer string `cbor:"22,keyasint,omitempty" json:"answer,omitempty"`
+	// Code has the exact words of the grammar that the first line of evidence told of when
+	// the alert opened.
+	Code string `cbor:"23,keyasint,omitempty" json:"code,omitempty"`
 }
 
 // What operators can say of an alert.
@@ -209,6 +212,7 @@ type Detector struct {
 	Limit    float64 `cbor:"5,keyasint" json:"limit"`
 	Text     string  `cbor:"6,keyasint,omitempty" json:"text,omitempty"`
 	Advisory bool    `cbor:"7,keyasint,omitempty" json:"advisory,omitempty"` // raises no alert of its own
+	Code     string  `cbor:"8,keyasint,omitempty" json:"code,omitempty"`     // the exact words of the grammar that Text tells of
 }
 
 // ProfileRequest asks for what is known of a stream's profile, or, with Do, to

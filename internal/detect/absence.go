@@ -92,8 +92,9 @@ func (a *absence) Score(v *View) Evidence {
 		if times > e.Value {
 			e.Value, e.Score = times, times/absenceTimes
 			if e.Score >= v.Said {
-				e.Text = fmt.Sprintf("%s was not sent for %.1f s and %d packets (longest in the baseline: %.1f s, %d packets)",
-					r.Token, float64(a.hops[i])/hopsPerSecond, a.packets[i], float64(r.Hops)/hopsPerSecond, r.Packets)
+				e.Code = r.Token.String()
+				e.Text = fmt.Sprintf("missing for %.1f s and %d packets: %s (by habit for at most %.1f s and %d packets)",
+					float64(a.hops[i])/hopsPerSecond, a.packets[i], r.Token.Words(a.p.Form), float64(r.Hops)/hopsPerSecond, r.Packets)
 			}
 		}
 	}

@@ -82,6 +82,16 @@ type distance struct {
 
 const distanceFloor = 0.35
 
+// distanceWords say what a distribution is of, and which statistics show that it changed.
+var distanceWords = [distances]struct {
+	what string
+	by   []feature.Feature
+}{
+	sizeDistance: {"packets have other sizes", []feature.Feature{feature.SizeMean, feature.SizeDeviation, feature.SizeRange}},
+	iatDistance:  {"packets come in another rhythm", []feature.Feature{feature.IATMean, feature.IATDeviation, feature.IATLow, feature.IATMedian}},
+	paceDistance: {"bytes come at another pace", []feature.Feature{feature.PaceMedian, feature.PaceSpread}},
+}
+
 func (d distance) Name() string { return d.kind }
 
 func (d distance) Score(v *View) Evidence {
@@ -93,7 +103,10 @@ func (d distance) Score(v *View) Evidence {
 	e.Value = hellinger(histogram(&v.S4.Sums, d.which), d.p.Reference[d.which])
 	e.Score = e.Value / limit
 	if e.Score >= v.Said {
-		e.Text = fmt.Sprintf("distribution of %s over 4 s is %.2f from the baseline's (Hellinger; limit %.2f)", d.kind, e.Value, limit)
+		say := &distanceWords[d.which]
+		f := furthest(&v.V4, &d.p.Fours, say.by...)
+		e.Text = fmt.Sprintf("%s: over 4 s %s (distance of the distributions %.2f of 1, by habit at most %.2f, limit %.2f)",
+			say.what, against(f, v.V4[f], &d.p.Fours[f]), e.Value, d.p.DistanceMax[d.which], limit)
 	}
 	return e
 }

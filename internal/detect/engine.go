@@ -64,13 +64,13 @@ func (e *Engine) Settle() *Profile {
 // strength, and those that only support. Which is which was found by ablation.
 func Detectors(p *Profile) (accusing, advisory []Detector) {
 	return []Detector{
-			newCount(p, twoContents, "two-contents", Source, 2, "sequence numbers a second time with other content"),
-			newCount(p, aliens, "alien", Source, 3, "packets that are not this stream's"),
-			newCount(p, stale, "stale", Source, 5, "packets sent again long after their time"),
-			newCount(p, echoes, "echo", Source, p.echoFloor(), "payloads repeated under new sequence numbers"),
-			newCount(p, overCap, "over-cap", Source, 2, "packets greater than any before"),
-			newCount(p, violations, "order", Source, 3, "fragments, markers or counters out of order"),
-			newCount(p, jumps, "renumbering", Source, 3, "jumps of the numbering"),
+			newCount(p, twoContents, "two-contents", Source, 2, "a sequence number that was in use came with other content"),
+			newCount(p, aliens, "alien", Source, 3, "a packet came that is not the stream's: no RTP, or of another SSRC"),
+			newCount(p, stale, "stale", Source, 5, "a packet was sent again more than a second after its time"),
+			newCount(p, echoes, "echo", Source, p.echoFloor(), "a payload of the last 3 s was sent again under a new number"),
+			newCount(p, overCap, "over-cap", Source, 2, "a packet was larger than this source's largest"),
+			newCount(p, violations, "order", Source, 3, "fragments, frame ends or continuity counters were out of order though no packet was missing"),
+			newCount(p, jumps, "renumbering", Source, 3, "the sequence numbers jumped"),
 			newGrammar(p, "grammar", feature.FamilyHeader, feature.FamilyUnit, feature.FamilySlice),
 			newGrammar(p, "parameter-set", feature.FamilyParameter),
 			newGrammar(p, "clock-step", feature.FamilyStep),

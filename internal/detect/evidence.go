@@ -20,6 +20,7 @@ type Evidence struct {
 	Value float64
 	Limit float64
 	Text  string // in words and numbers; set where Score is at least 0.5 with its gain
+	Code  string // the exact words of the grammar that Text tells of, if it does
 	// Level is the score before weights and sensitivity, of evidence that accuses: what
 	// is kept for tuning.
 	Level episode.Level

@@ -174,7 +174,9 @@ func (d isolation) Score(v *View) Evidence {
 	e.Value = d.p.Forest.Score(v.V1[:])
 	e.Score = max(0, (e.Value-0.4)/(e.Limit-0.4))
 	if e.Score >= v.Said {
-		e.Text = fmt.Sprintf("isolation score %.2f over 1 s (limit %.2f; greatest of the baseline %.2f)", e.Value, e.Limit, d.p.ForestMax)
+		f := furthest(&v.V1, &d.p.Seconds, allFeatures[:]...)
+		e.Text = fmt.Sprintf("no second that was learned is like the last, which is furthest from them in this: %s (isolation %.2f, by habit at most %.2f, limit %.2f)",
+			against(f, v.V1[f], &d.p.Seconds[f]), e.Value, d.p.ForestMax, e.Limit)
 	}
 	return e
 }

@@ -3,6 +3,7 @@ package detect
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 )
@@ -14,11 +15,13 @@ type grammar struct {
 	family   []feature.Family
 	kind     string
 	sums     []tally
-	examples []feature.Token
+	examples [][]feature.Token // by family, of the 10 s
 }
 
+const examplesMost = 3
+
 func newGrammar(p *Profile, kind string, families ...feature.Family) *grammar {
-	g := &grammar{p: p, kind: kind, family: families, examples: make([]feature.Token, len(families))}
+	g := &grammar{p: p, kind: kind, family: families, examples: make([][]feature.Token, len(families))}
 	for range families {
 		g.sums = append(g.sums, newTally(tenSec))
 	}
@@ -28,12 +31,12 @@ func newGrammar(p *Profile, kind string, families ...feature.Family) *grammar {
 func (g *grammar) Name() string { return g.kind }
 
 func (g *grammar) Score(v *View) Evidence {
-	n, example := g.p.Vocabulary.novelty(&v.Hop)
+	n := g.p.Vocabulary.novelty(&v.Hop)
 	e := Evidence{Kind: g.kind, Class: Source}
 	for i, f := range g.family {
 		sum := g.sums[i].add(n[f])
 		if n[f] > 0 {
-			g.examples[i] = example[f]
+			g.note(i, f, &v.Hop, sum == n[f])
 		}
 		lim := g.p.Vocabulary.Families[f]
 		if lim.Limit == 0 {
@@ -42,12 +45,28 @@ func (g *grammar) Score(v *View) Evidence {
 		if s := sum / lim.Limit; s > e.Score {
 			e.Score, e.Value, e.Limit = s, sum, lim.Limit
 			if s >= v.Said {
-				e.Text = fmt.Sprintf("%g times in 10 s what this source never sent (%s; it knows %d of this sort; limit %g)",
-					sum, g.examples[i], lim.Known, lim.Limit)
+				var words string
+				words, e.Code = list(g.examples[i], g.p.Form)
+				e.Text = fmt.Sprintf("what this source never sent, %s in 10 s: %s (limit %.0f)", times(sum), words, lim.Limit)
 			}
 		}
 	}
 	return e
+}
+
+// note keeps examples of a family's unknown words in w; fresh says that there were none in
+// the 10 s before.
+func (g *grammar) note(i int, f feature.Family, w *feature.Window, fresh bool) {
+	have := &g.examples[i]
+	if fresh {
+		*have = (*have)[:0]
+	}
+	for _, c := range w.Tokens.All() {
+		// What a source says by its rhythm is another word of a unit that was named.
+		if t := c.Token; t.Family() == f && len(*have) < examplesMost && !g.p.Vocabulary.Has(t) && !slices.Contains(*have, t) && (len(*have) == 0 || !t.Regular()) {
+			*have = append(*have, t)
+		}
+	}
 }
 
 // countLimit is what a count within 10 s may reach: twice the baseline's worst and a
@@ -88,7 +107,7 @@ type count struct {
 	kind  string
 	class Class
 	floor float64
-	text  string
+	text  string // what happened, once
 	sum   tally
 }
 
@@ -106,7 +125,11 @@ func (c *count) Score(v *View) Evidence {
 	limit := c.p.countLimit(c.of, c.floor)
 	e := Evidence{Kind: c.kind, Class: c.class, Score: sum / limit, Value: sum, Limit: limit}
 	if e.Score >= v.Said {
-		e.Text = fmt.Sprintf("%g %s in 10 s (limit %g; worst of the baseline %g)", sum, c.text, limit, c.p.Counts[c.of].Worst)
+		what := c.text
+		if c.of == overCap {
+			what += fmt.Sprintf(", %d bytes", c.p.Cap)
+		}
+		e.Text = fmt.Sprintf("%s: %s in 10 s (%s, limit %.0f)", what, times(sum), habit(c.p.Counts[c.of].Worst), limit)
 	}
 	return e
 }

@@ -22,7 +22,8 @@ func (d pacing) Score(v *View) Evidence {
 	e.Value = float64(v.S4.SameTimes) / float64(v.S4.Packets)
 	e.Score = e.Value / e.Limit
 	if e.Score >= v.Said {
-		e.Text = fmt.Sprintf("%.0f %% of packets in 4 s share their timestamp with the one before (baseline at most %.0f %%)", 100*e.Value, 100*d.p.SameTimeMax)
+		e.Text = fmt.Sprintf("%.0f %% of the packets in 4 s have the RTP timestamp of the one before; this source gave each its own (at most %.0f %% shared one; limit %.0f %%)",
+			100*e.Value, 100*d.p.SameTimeMax, 100*e.Limit)
 	}
 	return e
 }

@@ -137,8 +137,8 @@ func (b *bottleneck) Score(v *View) Evidence {
 	e.Score = min(narrow, queued, full/bottleneckBusy, 10)
 	e.Score = max(0, e.Score)
 	if e.Score >= v.Said {
-		e.Text = fmt.Sprintf("the link is full: pace spreads over %.2f octaves (baseline at least %.2f), sends %.0f %% of the time, delay is %.0f ms above its least",
-			spread, b.p.PaceMin, 100*full, now-b.least)
+		e.Text = fmt.Sprintf("the link is full: busy %.0f %% of the time at %s, packets wait %.0f ms longer than without a queue, and come evenly (the time a byte differs by a factor of %.1f, by habit %.1f and more)",
+			100*min(full, 1), feature.ByteRate.Say(v.V4[feature.ByteRate]), now-b.least, math.Exp2(spread), math.Exp2(b.p.PaceMin))
 	}
 	return e
 }
@@ -167,7 +167,8 @@ func (d tick) Score(v *View) Evidence {
 	e.Value = v.S4.Tick()
 	e.Score = e.Value / e.Limit
 	if e.Score >= v.Said {
-		e.Text = fmt.Sprintf("packets leave on a clock of 1 ms (Rayleigh %.2f over 4 s; baseline at most %.2f)", e.Value, d.p.TickMax)
+		e.Text = fmt.Sprintf("packets leave on the beat of a timer of 1 ms, as a relay's do (regularity %.2f of 1 over 4 s, by habit at most %.2f, limit %.2f)",
+			e.Value, d.p.TickMax, e.Limit)
 	}
 	return e
 }
@@ -206,7 +207,10 @@ func (d *step) Score(v *View) Evidence {
 	e.Value = now - before
 	e.Score = slices.Max([]float64{e.Value, -e.Value}) / e.Limit
 	if e.Score >= v.Said {
-		e.Text = fmt.Sprintf("least delay moved by %+.1f ms and stayed (baseline at most %.1f ms)", e.Value, d.p.DelaySwing)
+		e.Text = fmt.Sprintf("the way became longer by %.1f ms and stays so (by habit it changes by at most %.1f ms; limit %.1f ms)", e.Value, d.p.DelaySwing, e.Limit)
+		if e.Value < 0 {
+			e.Text = fmt.Sprintf("the way became shorter by %.1f ms and stays so (by habit it changes by at most %.1f ms; limit %.1f ms)", -e.Value, d.p.DelaySwing, e.Limit)
+		}
 	}
 	return e
 }

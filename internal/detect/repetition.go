@@ -83,13 +83,17 @@ func (l *loop) Score(v *View) Evidence {
 		sizes = 0
 	}
 	e.Score, e.Value, e.Limit = sizes/sizeLimit, sizes, sizeLimit
-	what := "runs of frame sizes"
+	what := "the sizes of pictures came before in the same order"
 	if s := payloads / payloadLimit; s > e.Score {
 		e.Score, e.Value, e.Limit = s, payloads, payloadLimit
-		what = "payloads"
+		what = "what was seen of the pictures was sent before, byte for byte"
 	}
 	if e.Score >= v.Said {
-		e.Text = fmt.Sprintf("%.0f %% of %s in 5 s were sent before (limit %.0f %%)", 100*e.Value, what, 100*e.Limit)
+		most := l.p.RepeatMax
+		if e.Value == sizes {
+			most = l.p.LoopMax
+		}
+		e.Text = fmt.Sprintf("the same pictures again: in the last 5 s %.0f %% of %s (by habit at most %.0f %%, limit %.0f %%)", 100*e.Value, what, 100*most, 100*e.Limit)
 	}
 	return e
 }

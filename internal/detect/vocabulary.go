@@ -171,7 +171,7 @@ func onQuantum(step, q int) bool {
 }
 
 // novelty counts occasions of unknown words in w, by family.
-func (y *Vocabulary) novelty(w *feature.Window) (n [feature.Families]float64, example [feature.Families]feature.Token) {
+func (y *Vocabulary) novelty(w *feature.Window) (n [feature.Families]float64) {
 	begun := y.Partial && y.Form == feature.TS && slices.ContainsFunc(w.Tokens.All(), func(c feature.TokenCount) bool {
 		return c.Token.Family() == feature.FamilyParameter && y.said(c.Token)
 	})
@@ -183,10 +183,9 @@ func (y *Vocabulary) novelty(w *feature.Window) (n [feature.Families]float64, ex
 				continue
 			}
 			n[f] += float64(c.Count)
-			example[f] = c.Token
 		}
 	}
-	return n, example
+	return n
 }
 
 // Limits of unknown occasions within 10 s.

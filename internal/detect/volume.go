@@ -1,7 +1,6 @@
 package detect
 
 import (
-	"fmt"
 	"math"
 	"slices"
 
@@ -62,8 +61,7 @@ func (d *volume) Score(v *View) Evidence {
 	}
 	e.Score = e.Value / e.Limit
 	if e.Score >= v.Said {
-		e.Text = fmt.Sprintf("volume is %.0f kbit/s, for %.1f s below the least of the baseline by %.1f of its ranges, while its clock goes on, %.1f octaves below its least second",
-			8*math.Exp2(rate)/1000, seconds, e.Value, d.p.Content1.Min-rate)
+		e.Text = d.fell(v, rate, seconds)
 	}
 	return e
 }
@@ -218,8 +216,7 @@ func (d *drift) Score(v *View) Evidence {
 	*now = max(0, min(slope/limit, slope/max(deviation, 1e-3)/driftStraight))
 	e.Score = min(*now, before)
 	if e.Score >= v.Said {
-		e.Text = fmt.Sprintf("volume rises by %.0f %% every 8 s in a straight line (limit %.0f %%; greatest change in the baseline %.0f %%)",
-			100*(math.Exp2(slope)-1), 100*(math.Exp2(limit)-1), 100*(math.Exp2(d.p.StepMax)-1))
+		e.Text = d.climbed(slope, limit)
 	}
 	return e
 }

@@ -282,7 +282,7 @@ func TestParameterSetsBehindOthers(t *testing.T) {
 		for _, tok := range c.words {
 			w.Tokens.Put(feature.TokenCount{Token: tok, Count: 1})
 		}
-		if n, _ := y.novelty(w); n[feature.FamilyParameter] != c.news {
+		if n := y.novelty(w); n[feature.FamilyParameter] != c.news {
 			t.Errorf("%v: %g times unknown, want %g", c.words, n[feature.FamilyParameter], c.news)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 
 // zscore is the plain rule: a rolling statistic of inter-arrival time, packet size or
 // rate against mean and deviation of the same statistic over baseline windows of the
-// same length.
+// same length. A source at a constant rate has next to no deviation: the floor holds there.
 type zscore struct {
 	p     *Profile
 	limit float64
@@ -26,10 +26,10 @@ func (z zscore) Score(v *View) Evidence {
 	}
 	for _, f := range zFeatures {
 		s := z.p.Seconds[f]
-		if d := math.Abs(v.V1[f]-s.Mean) / math.Max(s.Deviation, 1e-9); d > e.Value {
+		if d := math.Abs(v.V1[f]-s.Mean) / math.Max(s.Deviation, sigmaFloor[f]); d > e.Value {
 			e.Value = d
 			if d >= v.Said*z.limit {
-				e.Text = fmt.Sprintf("%s over 1 s is %.1f deviations from the baseline's mean (limit %g)", feature.Descriptions[f].Name, d, z.limit)
+				e.Text = fmt.Sprintf("over 1 s the %s, %.1f deviations away (limit %g)", against(f, v.V1[f], &s), d, z.limit)
 			}
 		}
 	}
@@ -71,7 +71,8 @@ func (r robust) Score(v *View) Evidence {
 		if d > e.Value {
 			e.Value = d
 			if d >= v.Said*r.limit {
-				e.Text = fmt.Sprintf("%s over 4 s is %.1f robust deviations outside the baseline (limit %g)", feature.Descriptions[f].Name, d, r.limit)
+				e.Text = fmt.Sprintf("over 4 s the %s and by habit between %s and %s, %.1f robust deviations outside (limit %g)",
+					against(f, v.V4[f], &s), f.Say(s.Min), f.Say(s.Max), d, r.limit)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package processing
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"time"
@@ -123,7 +124,7 @@ func (b *behaviour) score(now time.Time, w *feature.Window) {
 
 // alarm answers a verdict that is news.
 func (b *behaviour) alarm(now time.Time, planned bool) {
-	a := bus.Alert{Class: bus.Class(b.verdict.Class), Kind: b.verdict.Kind, Score: b.verdict.Score, Evidence: b.evidence()}
+	a := bus.Alert{Class: bus.Class(b.verdict.Class), Kind: b.verdict.Kind, Score: b.verdict.Score, Evidence: b.evidence(), Code: b.verdict.Code}
 	if a.Class == bus.ClassPath {
 		if b.path.since.IsZero() {
 			b.path = pathEpisode{since: now, alert: a}
@@ -238,7 +239,7 @@ func (b *behaviour) ask(now time.Time, a *bus.Alert) {
 // current is in use. It says whether the key is to be changed.
 func (b *behaviour) proof(now time.Time, p bus.Proof, current gk.Epoch) (rotate bool) {
 	b.raise(now, bus.Alert{Class: bus.ClassProof, Session: p.Session, Epoch: p.Epoch, Kind: p.What, Score: 1, Evidence: []string{
-		fmt.Sprintf("%s: an authentic packet of epoch %d, index %d, that the device cannot have sent: somebody else has the key", p.What, p.Epoch, p.Index),
+		fmt.Sprintf("%s: %s: somebody else has the key of epoch %d (packet %d)", p.What, cmp.Or(p.Words(), "a packet sealed with the stream's key that the device cannot have sent"), p.Epoch, p.Index),
 	}})
 	rotate = b.response(bus.ClassProof) == bus.RespondRotate
 	if a := b.alerts.get(bus.ClassProof); a != nil && rotate && a.Done == bus.DoneAlerted && p.Epoch < current {

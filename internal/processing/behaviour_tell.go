@@ -56,7 +56,7 @@ func (b *behaviour) explain() bus.Explanation {
 	}
 	if b.judge != nil {
 		for _, d := range b.judge.Evidence() {
-			e.Detectors = append(e.Detectors, bus.Detector{Kind: d.Kind, Class: bus.Class(d.Class), Score: finite(d.Score), Value: finite(d.Value), Limit: finite(d.Limit), Text: d.Text, Advisory: d.Advisory})
+			e.Detectors = append(e.Detectors, bus.Detector{Kind: d.Kind, Class: bus.Class(d.Class), Score: finite(d.Score), Value: finite(d.Value), Limit: finite(d.Limit), Text: d.Text, Code: d.Code, Advisory: d.Advisory})
 		}
 		slices.SortStableFunc(e.Detectors, func(x, y bus.Detector) int { return cmp.Compare(y.Score, x.Score) })
 	}
