@@ -88,6 +88,9 @@ func (c *analyzeCommand) Run(ctx context.Context, con console) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
+		for _, broken := range sum.damage {
+			fmt.Fprintf(con.err, "%s: damaged: %s\n", sum.name, broken)
+		}
 		if !c.JSONL {
 			sum.print(con.out, alarms)
 		}
@@ -137,6 +140,7 @@ type captureSummary struct {
 	partial  bool
 	baseline time.Duration
 	profile  *detect.Profile
+	damage   []string // what was broken in the file
 }
 
 func (s captureSummary) print(w io.Writer, alarms []windowLine) {
@@ -227,6 +231,7 @@ func (f *engineFlags) analyse(ctx context.Context, path string, each func(window
 			end += feature.Hop
 		}
 		if last {
+			sum.damage = r.Damage()
 			return sum, nil
 		}
 		meter.Observe(&p)

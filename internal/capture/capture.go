@@ -1,6 +1,6 @@
 // Package capture reads the media stream out of a packet capture: pcap or pcapng,
 // gzip or not, micro- or nanoseconds, whole packets or cut ones. It needs no
-// libpcap.
+// libpcap. A broken record is mended or left out, and told; it does not end the reading.
 package capture
 
 import (
@@ -46,6 +46,8 @@ type source interface {
 // Reader hands out the packets of one stream in the order of the file.
 type Reader struct {
 	src     source
+	records int // read so far
+	damages damages
 	flow    Flow
 	ssrc    uint32
 	form    feature.Form
@@ -77,11 +79,11 @@ var ErrNoStream = errors.New("no RTP or MPEG-TS stream over UDP found")
 // most packets that look like RTP of one SSRC or like MPEG-TS, or the one that want
 // names (a zero field matches anything).
 func Open(r io.Reader, want Flow) (*Reader, error) {
-	src, err := openSource(r)
-	if err != nil {
+	c := &Reader{}
+	var err error
+	if c.src, err = openSource(r, &c.damages); err != nil {
 		return nil, err
 	}
-	c := &Reader{src: src}
 	seen := flows{}
 	for {
 		more, err := c.probe(want, seen)
@@ -144,7 +146,7 @@ func looks(p packet) (h feature.Header, bare, ok bool) {
 	return feature.Header{}, bare, bare
 }
 
-func openSource(r io.Reader) (source, error) {
+func openSource(r io.Reader, log *damages) (source, error) {
 	b := bufio.NewReaderSize(r, 1<<16)
 	magic, err := b.Peek(4)
 	if err != nil {
@@ -161,13 +163,13 @@ func openSource(r io.Reader) (source, error) {
 		}
 	}
 	if bytes.Equal(magic, []byte{0x0a, 0x0d, 0x0d, 0x0a}) {
-		src, err := pcapgo.NewNgReader(b, pcapgo.NgReaderOptions{WantMixedLinkType: true})
+		src, err := pcapgo.NewNgReader(mendNg(b, log), pcapgo.NgReaderOptions{WantMixedLinkType: true})
 		if err != nil {
 			return nil, fmt.Errorf("capture (pcapng): %w", err)
 		}
 		return src, nil
 	}
-	src, err := pcapgo.NewReader(b)
+	src, err := pcapgo.NewReader(mendPcap(b, log))
 	if err != nil {
 		return nil, fmt.Errorf("neither pcap nor pcapng, gzip or not (%w): tcpdump -w FILE udp port PORT records one", err)
 	}
@@ -182,8 +184,9 @@ func (c *Reader) read() (packet, error) {
 		return packet{}, io.EOF // the last packet of a file that was still being written
 	}
 	if err != nil {
-		return packet{}, fmt.Errorf("capture: %w", err)
+		return packet{}, fmt.Errorf("capture: behind record %d: %w: editcap or tcpdump -r FILE -w NEW may save what stands before it", c.records, err)
 	}
+	c.records++
 	p := packet{at: info.Timestamp, wire: -1}
 	link := c.src.LinkType()
 	if len(info.AncillaryData) > 0 { // pcapng: that of the packet's interface
@@ -267,6 +270,10 @@ func (c *Reader) SSRC() uint32 { return c.ssrc }
 
 // Form is how the payload is read.
 func (c *Reader) Form() feature.Form { return c.form }
+
+// Damage says in a line each what was broken in the file as far as it was read, and what
+// was done about it; none where nothing was. All other packets are there.
+func (c *Reader) Damage() []string { return c.damages.lines() }
 
 // Start is when the flow's first packet arrived; packets count from there.
 func (c *Reader) Start() time.Time { return c.start }

@@ -286,6 +286,8 @@ func TestLinkLayers(t *testing.T) {
 	hop[6] = 0
 	split := append(append(append([]byte{}, six[:40]...), protocolUDP, 0, 0, 1, 0, 0, 0, 9), six[40:]...)
 	split[6] = 44
+	signed := append(append(append([]byte{}, six[:40]...), protocolUDP, 1, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1), six[40:]...)
+	signed[6] = 51
 	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 	for name, c := range map[string]struct {
 		link layers.LinkType
@@ -300,11 +302,27 @@ func TestLinkLayers(t *testing.T) {
 		"IPv6, fragmented": {layers.LinkTypeRaw, split},
 		"cooked, 2":        {linkSLL2, join([]byte{0x08, 0}, make([]byte, 18), ip)},
 		"raw":              {layers.LinkTypeRaw, ip},
+		"VLANs in a VLAN":  {layers.LinkTypeEthernet, join(make([]byte, 12), []byte{0x88, 0xa8, 0, 9, 0x81, 0, 0, 5, 0x08, 0}, ip)},
+		"MPLS":             {layers.LinkTypeEthernet, join(make([]byte, 12), []byte{0x88, 0x47, 0, 1, 0x21, 64}, ip)},
+		"MPLS, two labels": {layers.LinkTypeEthernet, join(make([]byte, 12), []byte{0x88, 0x48, 0, 1, 0x20, 64, 0, 2, 0x21, 64}, six)},
+		"PPPoE in a VLAN":  {layers.LinkTypeEthernet, join(make([]byte, 12), []byte{0x81, 0, 0, 7, 0x88, 0x64, 0x11, 0, 0, 3, 0, 38, 0, 0x21}, ip)},
+		"PPPoE, IPv6":      {layers.LinkTypeEthernet, join(make([]byte, 12), []byte{0x88, 0x64, 0x11, 0, 0, 3, 0, 66, 0, 0x57}, six)},
+		"PPP":              {layers.LinkTypePPP, join([]byte{0xff, 3, 0, 0x21}, ip)},
+		"PPP, MPLS":        {layers.LinkTypePPP_HDLC, join([]byte{2, 0x81, 0, 1, 0x21, 64}, ip)},
+		"IPv6, signed":     {layers.LinkTypeRaw, signed},
 		"loopback":         {layers.LinkTypeNull, join([]byte{2, 0, 0, 0}, ip)},
 	} {
 		u, ok := parseUDP(c.link, c.data)
 		if !ok || u.flow.Port != 5004 || string(u.payload) != "payload!" || u.length != 8 {
 			t.Errorf("%s: %+v %v", name, u, ok)
+		}
+	}
+	for name, data := range map[string][]byte{
+		"MPLS without a bottom": {0x88, 0x47, 0, 1, 0x20, 64}, "PPPoE of no IP": {0x88, 0x64, 0x11, 0, 0, 3, 0, 4, 0xc0, 0x21, 1, 1},
+		"PPPoE, cut": {0x88, 0x64, 0x11, 0, 0, 3, 0}, "ARP": {0x08, 0x06, 0x45, 0, 0, 1},
+	} {
+		if u, ok := parseUDP(layers.LinkTypeEthernet, join(make([]byte, 12), data)); ok {
+			t.Errorf("%s: %+v", name, u)
 		}
 	}
 	fragment := bytes.Clone(ip)
