@@ -33,7 +33,9 @@ const (
 	EventAlertClosed    EventKind = "alert-closed"    // Detail has the outcome
 	EventProfileStage   EventKind = "profile-stage"   // a profile is learning, provisional or mature; approved; its probation is over
 	EventProfileRefused EventKind = "profile-refused" // a stored profile was changed by somebody, or put back
-	EventPlannedChange  EventKind = "planned-change"  // an operator announced that a source will change
+	EventPlannedChange  EventKind = "planned-change"  // an operator announced that a source will change, or its device that it began its encoder anew; Detail has who
+
+	EventAnnouncementRefused EventKind = "announcement-refused" // a device's announcement came late, or too often: it changes nothing; told once a minute
 
 	EventStreamDisarmed EventKind = "stream-disarmed" // a transport wiped a stream's keys by order
 	EventStreamHeld     EventKind = "stream-held"     // viewers get what was chosen for held streams; Detail has what and why

@@ -31,6 +31,12 @@ func (b *Budget) Take(now time.Time) bool {
 	return true
 }
 
+// Left is how often [Budget.Take] would find a token.
+func (b *Budget) Left(now time.Time) int {
+	b.gain(now)
+	return max(0, b.Burst-b.spent)
+}
+
 // gain gives back what has come in since it was last counted.
 func (b *Budget) gain(now time.Time) {
 	if b.spent == 0 || b.Every <= 0 {

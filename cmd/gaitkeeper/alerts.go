@@ -102,6 +102,9 @@ func printAlert(w io.Writer, a bus.Alert) {
 	for _, e := range a.Evidence {
 		fmt.Fprintf(w, "  - %s\n", e)
 	}
+	if a.Announced != "" {
+		fmt.Fprintf(w, "  announced by the device: it began its encoder anew (%s)%s\n", a.Announced, inRegime(a.Regime))
+	}
 	if a.Ask != "" {
 		fmt.Fprintf(w, "  ? %s\n", a.Ask)
 	}
@@ -256,6 +259,32 @@ func printProfile(w io.Writer, p bus.ProfileInfo) {
 	if !p.Planned.IsZero() {
 		fmt.Fprintf(w, "  a change is announced until %s\n", stamp(p.Planned))
 	}
+	if p.Encoder != nil {
+		printEncoder(w, *p.Encoder)
+	}
+}
+
+// printEncoder tells of an encoder that the device runs itself.
+func printEncoder(w io.Writer, e bus.Encoder) {
+	fmt.Fprintf(w, "  the device runs the encoder itself%s", inRegime(e.Regime))
+	if e.Regime != "" && !e.Known {
+		fmt.Fprint(w, ", of which nothing is learned yet")
+	}
+	if e.Changes > 0 {
+		fmt.Fprintf(w, "; begun anew %d times, the last %s (%s)", e.Changes, stamp(e.At), cmp.Or(e.Why, "no cause told"))
+	}
+	fmt.Fprintln(w)
+	if !e.Until.IsZero() {
+		fmt.Fprintf(w, "  its announcement of that is in force until %s\n", stamp(e.Until))
+	}
+	fmt.Fprintf(w, "  announcements heeded %d, refused %d; %d more would be heeded now\n", e.Taken, e.Refused, e.Left)
+}
+
+func inRegime(name string) string {
+	if name == "" {
+		return ""
+	}
+	return ", in the regime " + name
 }
 
 type profileApproveCommand struct {

@@ -16,6 +16,7 @@ func (c Config) behaviour() processing.Behaviour {
 	}
 	b.PathAfter, b.AskAfter = c.PathAlertAfter, c.AskAfter
 	b.HoldUnresolved = c.HoldUnresolved
+	b.Announced = processing.Announcements(c.AnnouncedChanges)
 	for class, r := range map[bus.Class]string{
 		bus.ClassProof: c.RespondProof, bus.ClassSource: c.RespondSource, bus.ClassPath: c.RespondPath, bus.ClassNoise: c.RespondNoise,
 	} {

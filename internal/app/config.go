@@ -65,6 +65,8 @@ type Config struct {
 	AskAfter         time.Duration `group:"behaviour" default:"30s" placeholder:"TIME" help:"How long a source stays changed before an operator is asked. No further key is changed for it."`
 	HoldUnresolved   bool          `group:"behaviour" help:"Hold a stream whose source stays changed, from the moment that an operator is asked until the evidence ends or he says that the source changed. What viewers see meanwhile is on-hold."`
 
+	AnnouncedChanges int `group:"behaviour" default:"6" placeholder:"N" help:"How many times an hour a device may announce that it began the encoder that it runs itself anew. What comes back as it was, or as a regime known by the announced name, is then no question to an operator; anything else is, as ever. 0: announcements of devices are ignored."`
+
 	FalseRotationEvery time.Duration `group:"behaviour" default:"24h" placeholder:"TIME" help:"Budget: one key change for nothing is borne in this time, for each stream. Thresholds are tuned so that it is kept; and evidence about a source, less what turned out to be real, changes no key more than twice in twice this time (three times in three times, where it is under 12 hours)."`
 	MissCost           float64       `group:"behaviour" default:"20" placeholder:"N" help:"A theft that is missed is as bad as so many key changes for nothing."`
 	AutoTune           bool          `group:"behaviour" default:"true" negatable:"" help:"Take the thresholds that the system itself proposes, where an operator does not say otherwise for a stream."`
@@ -159,6 +161,9 @@ func (c Config) Check() error {
 		if n < 1 || n > 1_000_000 {
 			return fmt.Errorf("%s: %d is out of range: choose 1 to 1000000", name, n)
 		}
+	}
+	if c.AnnouncedChanges < 0 || c.AnnouncedChanges > 60 {
+		return fmt.Errorf("announced-changes: %d is out of range: choose 0 to 60", c.AnnouncedChanges)
 	}
 	if err := c.checkHold(); err != nil {
 		return err

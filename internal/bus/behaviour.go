@@ -127,7 +127,7 @@ const (
 	OutcomeCalm        Outcome = "calm"         // the evidence ended
 	OutcomeStaleProven Outcome = "stale-proven" // the old key was used after the switch: somebody else had it
 	OutcomeUnresolved  Outcome = "unresolved"   // the evidence stayed: an operator has to say
-	OutcomeAccepted    Outcome = "accepted"     // an operator said that the source changed, or announced it
+	OutcomeAccepted    Outcome = "accepted"     // an operator said that the source changed, or it came back as its device had announced
 	OutcomeEnded       Outcome = "ended"        // the session ended first
 )
 
@@ -136,12 +136,14 @@ type Done string
 
 // What can have been done.
 const (
-	DoneAlerted  Done = "alerted"
-	DoneHeld     Done = "held"         // the newcomer was kept out
-	DoneOrdered  Done = "rotating"     // a new key was ordered
-	DoneRotated  Done = "rotated"      // the device confirmed the new key
-	DoneNoBudget Done = "budget-spent" // evidence had used the rotations up that it is granted
-	DonePlanned  Done = "planned"      // an operator had announced the change
+	DoneAlerted   Done = "alerted"
+	DoneHeld      Done = "held"         // the newcomer was kept out
+	DoneOrdered   Done = "rotating"     // a new key was ordered
+	DoneRotated   Done = "rotated"      // the device confirmed the new key
+	DoneNoBudget  Done = "budget-spent" // evidence had used the rotations up that it is granted
+	DonePlanned   Done = "planned"      // an operator had announced the change
+	DoneAnnounced Done = "announced"    // the device announced it, and no detector has seen it yet
+	DoneRenewed   Done = "renewed"      // the key was changed with the change that the device announced
 )
 
 // Alert is one episode of evidence about one stream.
@@ -172,6 +174,10 @@ type Alert struct {
 	// Code has the exact words of the grammar that the first line of evidence told of when
 	// the alert opened.
 	Code string `cbor:"23,keyasint,omitempty" json:"code,omitempty"`
+	// Announced is why the device, which runs its encoder itself, says that it began it
+	// anew, and Regime how it says that it runs now; empty where it announced nothing.
+	Announced string `cbor:"25,keyasint,omitempty" json:"announced,omitempty"`
+	Regime    string `cbor:"24,keyasint,omitempty" json:"regime,omitempty"`
 }
 
 // What operators can say of an alert.
@@ -252,11 +258,13 @@ type ProfileInfo struct {
 	Why      string      `cbor:"10,keyasint,omitempty" json:"why,omitempty"` // why it is learned anew
 	// Probation is for how many windows more margins are wide.
 	Probation int       `cbor:"11,keyasint,omitempty" json:"probation_windows,omitempty"`
-	Planned   time.Time `cbor:"12,keyasint,omitzero" json:"planned_until,omitzero"`
-	Stored    bool      `cbor:"13,keyasint" json:"stored"` // encrypted, in the key-value store
+	Planned   time.Time `cbor:"12,keyasint,omitzero" json:"planned_until,omitzero"` // by an operator
+	Stored    bool      `cbor:"13,keyasint" json:"stored"`                          // encrypted, in the key-value store
 	Refused   uint64    `cbor:"14,keyasint,omitempty" json:"refused_windows,omitempty"`
 	Modes     []Mode    `cbor:"15,keyasint,omitempty" json:"modes,omitempty"`
 	Before    uint64    `cbor:"16,keyasint,omitempty" json:"rollback_version,omitempty"` // what rollback would bring back
+	// Encoder is none where the device does not run the encoder itself.
+	Encoder *Encoder `cbor:"17,keyasint,omitempty" json:"encoder,omitempty"`
 }
 
 // Mode describes one regime of a source, such as day or night.

@@ -167,6 +167,25 @@ func ResumeModes(modes []Mode, now int, s Settings) *Engine {
 	return e
 }
 
+// Choose judges by the newest regime of a name from now on, because the source's owner
+// says that it runs so; false where none has the name. Where another regime fits
+// better, it may take over at once: a word is not a window.
+func (e *Engine) Choose(name string) bool {
+	for i, r := range slices.Backward(e.regimes) {
+		if r.mode.Name != name {
+			continue
+		}
+		if i != e.now {
+			e.now, e.dwell = i, modeDwell
+			for _, r := range e.regimes {
+				r.better = 0
+			}
+		}
+		return true
+	}
+	return false
+}
+
 // AddMode adds a regime and judges by it from now on. Where there is no room, the one
 // that gives way is the least like the stream at present, but never the first.
 func (e *Engine) AddMode(m Mode) {

@@ -49,7 +49,8 @@ func newAlertBook(stream gk.StreamID) alertBook {
 // restore takes up alerts that were stored, before those that were raised meanwhile.
 // What was open then is closed: whoever watched it is gone, and sees it again if it goes
 // on. Evidence about the source stays open, because it has had its key already.
-func (k *alertBook) restore(now time.Time, number uint64, all []bus.Alert) {
+// A change that an operator announced may be going on.
+func (k *alertBook) restore(now time.Time, number uint64, all []bus.Alert, planned bool) {
 	early, names := k.all, map[string]string{}
 	k.number = max(k.number, number) // answers that were read before may name later ones
 	for i := range early {
@@ -68,7 +69,7 @@ func (k *alertBook) restore(now time.Time, number uint64, all []bus.Alert) {
 	for i := range k.all {
 		switch a := &k.all[i]; {
 		case !a.Closed.IsZero():
-		case a.Class == bus.ClassSource && a.Done != bus.DonePlanned:
+		case a.Class == bus.ClassSource && (planned || a.Done != bus.DonePlanned):
 			k.open[a.Class], k.heard[a.ID] = a.ID, now
 		default:
 			k.finish(now, a, outcomeAtEnd(a))
@@ -157,6 +158,7 @@ func (k *alertBook) drop() {
 	for _, least := range []func(a *bus.Alert) bool{
 		func(a *bus.Alert) bool { return a.Class == bus.ClassNoise },
 		func(a *bus.Alert) bool { return a.Class == bus.ClassPath },
+		func(a *bus.Alert) bool { return a.Announced != "" && a.Outcome == bus.OutcomeAccepted && !spent[a.ID] },
 		func(a *bus.Alert) bool { return !spent[a.ID] },
 	} {
 		i := slices.IndexFunc(k.all, func(a bus.Alert) bool { return !a.Closed.IsZero() && least(&a) })
@@ -239,6 +241,10 @@ func (k *alertBook) quiet(now time.Time, c bus.Class, long time.Duration) bool {
 
 // rotation notes what became of the rotations that alerts asked for.
 func (k *alertBook) rotation(now time.Time, e gk.Event) {
+	if e.Reason == gk.ReasonDiscontinuity {
+		k.renewed(now, e)
+		return
+	}
 	class, ok := map[gk.Reason]bus.Class{gk.ReasonProof: bus.ClassProof, gk.ReasonSource: bus.ClassSource}[e.Reason]
 	if !ok {
 		return
@@ -258,6 +264,17 @@ func (k *alertBook) rotation(now time.Time, e gk.Event) {
 	default:
 		return
 	}
+	k.tell(now, gk.EventAlertChanged, a)
+}
+
+// renewed notes a key that was changed because the device asked for it with the break in
+// its packets: a change that it announced needs no other.
+func (k *alertBook) renewed(now time.Time, e gk.Event) {
+	a := k.get(bus.ClassSource)
+	if e.Kind != gk.EventRotationDone || a == nil || a.Announced == "" || a.Rotated != 0 || a.Response != bus.RespondRotate {
+		return
+	}
+	a.Done, a.Rotated, a.RotatedAt, a.Took = bus.DoneRenewed, e.Epoch, now, int64(e.Took)
 	k.tell(now, gk.EventAlertChanged, a)
 }
 
@@ -287,6 +304,9 @@ func (k *alertBook) tell(now time.Time, kind gk.EventKind, a *bus.Alert) {
 	}
 	if a.Outcome != "" {
 		detail["outcome"] = string(a.Outcome)
+	}
+	if a.Announced != "" {
+		detail["announced"] = a.Announced
 	}
 	if a.Ask != "" {
 		detail["ask"] = a.Ask

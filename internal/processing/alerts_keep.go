@@ -18,6 +18,7 @@ type alertsRecord struct {
 	Alerts []bus.Alert `cbor:"2,keyasint"`
 	// Counted is [alertBook.counted].
 	Counted map[string]time.Time `cbor:"3,keyasint,omitempty"`
+	Pending pending              `cbor:"4,keyasint,omitzero"`
 }
 
 func (st *stream) alertsPlace(version uint64) bus.SealPlace {
@@ -54,7 +55,10 @@ func (st *stream) keptAlerts() (a alertsRecord, refused string, err error) {
 // saveAlerts has the alerts sealed and written, and opened again when they are there,
 // as a profile is: from then on, no older ones do.
 func (st *stream) saveAlerts() {
-	r := alertsRecord{Number: st.behaviour.alerts.number, Alerts: cloneAlerts(st.behaviour.alerts.all), Counted: maps.Clone(st.behaviour.alerts.counted)}
+	r := alertsRecord{
+		Number: st.behaviour.alerts.number, Alerts: cloneAlerts(st.behaviour.alerts.all), Counted: maps.Clone(st.behaviour.alerts.counted),
+		Pending: st.behaviour.pending(st.svc.now()),
+	}
 	st.alertsFile.write(func(ctx context.Context) (envelope, error) {
 		b, err := pack(r)
 		if err != nil {

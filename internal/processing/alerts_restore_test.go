@@ -23,7 +23,7 @@ func TestProofWhileLoading(t *testing.T) {
 	if out := b.take(); out.saveAlerts || len(out.events) != 0 {
 		t.Errorf("before the stored alerts are here: saved %v, told %v", out.saveAlerts, out.events)
 	}
-	b.loaded(now, profileRecord{}, "", 7, []bus.Alert{{ID: "cam-1.1", Stream: "cam-1", Class: bus.ClassPath, Opened: now.Add(-time.Hour), Closed: now}})
+	b.loaded(now, profileRecord{}, "", alertsRecord{Number: 7, Alerts: []bus.Alert{{ID: "cam-1.1", Stream: "cam-1", Class: bus.ClassPath, Opened: now.Add(-time.Hour), Closed: now}}})
 	a := b.alerts.get(bus.ClassProof)
 	if a == nil || a.Class != bus.ClassProof || a.ID != "cam-1.8" || len(b.alerts.all) != 2 || b.alerts.all[0].Class != bus.ClassPath {
 		t.Fatalf("open %+v of %+v", a, b.alerts.all)
@@ -46,7 +46,7 @@ func TestRestartChangesTheKeyNoSecondTime(t *testing.T) {
 	}
 	before := s.b
 	s.b = newBehaviour(before.cfg, "cam-1")
-	s.b.loaded(s.now, before.profile, "", before.alerts.number, slices.Clone(before.alerts.all))
+	s.b.loaded(s.now, before.profile, "", alertsRecord{Number: before.alerts.number, Alerts: slices.Clone(before.alerts.all)})
 	s.play(2 * time.Minute)
 	if a := s.b.alerts.all[0]; s.rotates != 1 || len(s.b.alerts.all) != 1 || a.Outcome != bus.OutcomeUnresolved || !a.Closed.IsZero() {
 		t.Errorf("%d rotations, %+v", s.rotates, s.b.alerts.all)
@@ -112,7 +112,7 @@ func TestTunedSettingsDecideAfterARestart(t *testing.T) {
 		if first {
 			b.adopt(now, record)
 		}
-		b.loaded(now, profileRecord{Early: &detect.Profile{}}, "", 3, slices.Clone(open))
+		b.loaded(now, profileRecord{Early: &detect.Profile{}}, "", alertsRecord{Number: 3, Alerts: slices.Clone(open)})
 		if !first {
 			b.adopt(now, record)
 		}

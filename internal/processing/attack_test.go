@@ -337,3 +337,65 @@ func TestDeviceRestartedInMidRotation(t *testing.T) {
 		})
 	}
 }
+
+// TestAnnouncementsOnTheWire: the device's own is heeded once. Said again by the broker,
+// edited, or signed by another device it is none.
+func TestAnnouncementsOnTheWire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, testConfig())
+		d, other := w.enroll("cam-1"), w.enroll("cam-2")
+		broker := w.memory.Courier()
+		carry := func(wire []byte) {
+			if err := broker.Send(gkrp.Topic("cam-1", "cam-1", gkrp.Up), wire); err != nil {
+				t.Error(err)
+			}
+		}
+		d.run()
+		other.run()
+		time.Sleep(2500 * time.Millisecond)
+		number := uint64(100)
+		say := func(by *fakeDevice, changes uint64) []byte {
+			var session gk.SessionID
+			d.look(func() { session = d.session })
+			number++
+			m := &gkrp.Report{Stream: "cam-1", Session: session, Number: number, Epoch: 1, Packets: 1, Encoder: &gkrp.Encoder{Changes: changes, AgoMs: 10, Why: gkrp.WhyFailed}}
+			scope := gkrp.Scope{Device: "cam-1", Stream: "cam-1"}
+			wire, err := gkrp.Sign(by.signer, []byte(by.scope.Device), nil, scope, m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			carry(wire)
+			return wire
+		}
+		told := func(want int, what string) {
+			t.Helper()
+			synctest.Wait()
+			if n := w.count(gk.EventPlannedChange); n != want {
+				t.Errorf("%s: %d announcements were heeded, want %d", what, n, want)
+			}
+		}
+		say(d, 0)
+		told(0, "an encoder that runs")
+		say(other, 1)
+		told(0, "signed by another device")
+		kept := say(d, 1)
+		told(1, "the device's own")
+		for range 5 {
+			carry(kept)
+		}
+		told(1, "said again by the broker")
+		edited := bytes.Clone(say(d, 1))
+		edited[bytes.Index(edited, []byte("failed"))] ^= 1
+		carry(edited)
+		told(1, "edited")
+		say(d, 2)
+		told(2, "the next one")
+		if w.count(gk.EventRotationDecided) != 0 {
+			t.Error("an announcement changed a key")
+		}
+		broker.Close()
+		d.kill()
+		other.kill()
+		w.close()
+	})
+}

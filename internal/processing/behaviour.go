@@ -4,6 +4,7 @@ import (
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 	"github.com/gaitkeeper/gaitkeeper/internal/detect"
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
@@ -23,7 +24,10 @@ type Behaviour struct {
 	// HoldUnresolved has a stream held while its source stays changed and an operator
 	// is asked.
 	HoldUnresolved bool
-	Tuning         Tuning // how thresholds tune themselves
+	// Announced is how often a device may announce that it began its encoder anew; the
+	// zero Budget ignores what devices announce.
+	Announced gkrp.Budget
+	Tuning    Tuning // how thresholds tune themselves
 }
 
 // DefaultBehaviour gives the values that a Config starts from.
@@ -36,6 +40,7 @@ func DefaultBehaviour() Behaviour {
 		Responses:   DefaultResponses(),
 		PathAfter:   15 * time.Second,
 		AskAfter:    30 * time.Second,
+		Announced:   Announcements(6),
 		Tuning:      DefaultTuning(),
 	}
 }
@@ -110,13 +115,16 @@ type behaviour struct {
 	probation int // windows
 	excused   int // windows for which the device's word explains a restart of the source
 	margin    margin
-	planned   time.Time
-	verdict   detect.Verdict
-	calm      map[bus.Class]int // windows in a row
-	hot       time.Time         // when source evidence was last at its limit
-	path      pathEpisode
-	silent    int // windows without a packet, in a row
-	windows   uint64
+	planned   time.Time // by an operator; zero: nothing is
+	announced announced // by the device
+	// pendingKept is when what is left of these was last stored.
+	pendingKept time.Time
+	verdict     detect.Verdict
+	calm        map[bus.Class]int // windows in a row
+	hot         time.Time         // when source evidence was last at its limit
+	path        pathEpisode
+	silent      int // windows without a packet, in a row
+	windows     uint64
 
 	dropped map[string]uint64 // by the transport, at the last status
 	carried uint64            // packets delivered then
@@ -139,6 +147,7 @@ type reactions struct {
 
 func newBehaviour(cfg *Behaviour, stream gk.StreamID) *behaviour {
 	b := &behaviour{cfg: cfg, alerts: newAlertBook(stream), stage: bus.StageLoading, calm: map[bus.Class]int{}}
+	b.announced.budget = cfg.Announced
 	b.tuned.params = tune.DefaultParams()
 	b.tuned.params.Sensitivity = cfg.Sensitivity
 	return b
@@ -175,6 +184,7 @@ func (b *behaviour) begin(now time.Time, session gk.SessionID, form feature.Form
 	clear(b.calm)
 	b.path, b.silent, b.dropped, b.verdict = pathEpisode{}, 0, nil, detect.Verdict{}
 	b.resume(now)
+	b.declare()
 }
 
 // window takes the next 250 ms of a session.
@@ -211,6 +221,7 @@ func (b *behaviour) tick(now time.Time) {
 			b.alerts.close(now, c, bus.OutcomeCalm)
 		}
 	}
+	b.keepPending(now)
 	if !b.planned.IsZero() && !now.Before(b.planned) {
 		b.planned = time.Time{}
 		if a := b.alerts.get(bus.ClassSource); a != nil && a.Done == bus.DonePlanned {

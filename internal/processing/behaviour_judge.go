@@ -88,8 +88,9 @@ func (b *behaviour) score(now time.Time, w *feature.Window) {
 	if b.verdict.Alarm {
 		b.alarm(now, planned)
 	}
-	b.follow(now, high, planned)
-	b.keepScores(now, w, planned)
+	expected := planned || b.announced.running(now) && b.alerts.get(bus.ClassSource) != nil
+	b.follow(now, high, expected, b.settles(now, w))
+	b.keepScores(now, w, expected)
 
 	quiet := b.usual(w) && !planned && b.excused == 0 && b.alerts.get(bus.ClassSource) == nil && b.alerts.get(bus.ClassPath) == nil &&
 		b.alerts.get(bus.ClassProof) == nil
@@ -164,6 +165,11 @@ func (b *behaviour) raise(now time.Time, a bus.Alert) {
 		a.Session, a.Epoch = b.session, b.epoch
 	}
 	news := b.alerts.get(a.Class) == nil
+	if have := b.alerts.get(a.Class); have != nil && have.Kind == announcedKind {
+		// What was announced shows. Unless the key was changed with it, it is now.
+		have.Kind, news = a.Kind, have.Done == bus.DoneAnnounced
+		b.alerts.tell(now, gk.EventAlertChanged, have)
+	}
 	if a.Done == "" {
 		a.Done = bus.DoneAlerted
 		if a.Response == bus.RespondHold {
@@ -195,19 +201,21 @@ func (b *behaviour) response(c bus.Class) bus.Response {
 
 // follow takes the episodes on that are open: they end in calm, grow into an alert,
 // or become a question.
-func (b *behaviour) follow(now time.Time, high map[bus.Class]float64, planned bool) {
+// Of what is expected, for now, nobody is asked; and what settles has not ended yet.
+func (b *behaviour) follow(now time.Time, high map[bus.Class]float64, expected, settles bool) {
 	if a := b.alerts.get(bus.ClassSource); a != nil {
 		switch {
-		case b.calm[bus.ClassSource] >= calmHops:
+		case b.calm[bus.ClassSource] >= calmHops && !(settles && a.Announced != ""):
 			outcome := bus.OutcomeCalm
-			if a.Done == bus.DonePlanned {
+			if a.Done == bus.DonePlanned || a.Announced != "" && b.announced.running(now) {
 				outcome = bus.OutcomeAccepted
 			}
+			b.announced.until = time.Time{}
 			b.alerts.finish(now, a, outcome)
 		case high[bus.ClassSource] >= 1:
 			b.alerts.see(now, a, high[bus.ClassSource], b.evidence()...)
 		}
-		if a.Closed.IsZero() && a.Outcome != bus.OutcomeUnresolved && !planned && now.Sub(a.Opened) >= b.cfg.AskAfter && now.Sub(b.hot) < time.Second {
+		if a.Closed.IsZero() && a.Outcome != bus.OutcomeUnresolved && !expected && now.Sub(a.Opened) >= b.cfg.AskAfter && now.Sub(b.hot) < time.Second {
 			b.ask(now, a)
 		}
 	}
@@ -230,8 +238,11 @@ func (b *behaviour) follow(now time.Time, high map[bus.Class]float64, planned bo
 // ask turns an alert whose evidence stays into a question: no key answers it.
 func (b *behaviour) ask(now time.Time, a *bus.Alert) {
 	id := string(b.alerts.stream)
-	a.Outcome = bus.OutcomeUnresolved
+	a.Outcome, a.Severity = bus.OutcomeUnresolved, severities[a.Class]
 	a.Ask = "the source stays as it is now. If it was changed on purpose: gaitkeeper profile relearn " + id + ", or profile approve " + id + " if it may be either from now on. If not, look at the encoder, and revoke the device if it is not yours any more"
+	if a.Announced != "" {
+		a.Ask = "its device announced a change (" + a.Announced + "), and " + a.Ask
+	}
 	b.alerts.tell(now, gk.EventAlertChanged, a)
 }
 

@@ -12,11 +12,12 @@ import (
 
 // loaded takes up what was stored. refused says why the stored profile is not
 // believed; a stream without one begins to learn.
-func (b *behaviour) loaded(now time.Time, p profileRecord, refused string, number uint64, alerts []bus.Alert) {
+func (b *behaviour) loaded(now time.Time, p profileRecord, refused string, alerts alertsRecord) {
 	if b.stage != bus.StageLoading {
 		return
 	}
-	b.alerts.restore(now, number, alerts)
+	b.takeUp(now, alerts.Pending)
+	b.alerts.restore(now, alerts.Number, alerts.Alerts, now.Before(b.planned))
 	b.rotationsLeft(now) // counts from now what the clock was set back behind
 	if a := b.alerts.get(bus.ClassSource); a != nil {
 		// The scores from its beginning are stored: those of now must not replace them.
@@ -231,7 +232,7 @@ func (b *behaviour) mature(now time.Time) {
 	before := b.profile
 	before.Early = nil
 	b.learner.Settle()
-	b.learner.Join(b.profile.Modes, modeName(now))
+	b.learner.Join(b.profile.Modes, b.regimeName(now))
 	b.judge, b.learner, b.early, b.back, b.rates = b.learner, nil, nil, nil, nil
 	if len(before.Modes) > 0 {
 		b.profile.replaces(before)
@@ -319,10 +320,13 @@ func (b *behaviour) plan(now time.Time, long time.Duration) error {
 	if long < 0 || long > bus.MaxPlanned {
 		return bus.Refuse(bus.CodeBadRequest, "a planned change must last more than 0, up to %gh, and not %v; 0 takes it back", bus.MaxPlanned.Hours(), long)
 	}
-	b.planned = time.Time{}
+	if b.stage == bus.StageLoading {
+		return bus.Refuse(bus.CodeUnavailable, "stream %s: its profile is being read: ask again in a moment", b.alerts.stream)
+	}
+	b.planned, b.pendingKept, b.alerts.dirty = time.Time{}, now, true
 	if long > 0 {
 		b.planned = now.Add(long)
 	}
-	b.tell(now, gk.EventPlannedChange, map[string]string{"for": long.String()})
+	b.tell(now, gk.EventPlannedChange, map[string]string{"by": "operator", "for": long.String()})
 	return nil
 }

@@ -186,7 +186,7 @@ func TestRollbackIsWhole(t *testing.T) {
 	}
 	s.play(time.Minute)
 	version := s.b.profile.Version
-	if i := s.b.info(); i.Before != 2 || i.Stage != bus.StageMature {
+	if i := s.b.info(s.now); i.Before != 2 || i.Stage != bus.StageMature {
 		t.Fatalf("%+v", i)
 	}
 	if err := s.b.rollback(s.now); err != nil {
@@ -198,7 +198,7 @@ func TestRollbackIsWhole(t *testing.T) {
 	}
 	s.e.style = own
 	s.play(time.Minute)
-	if len(s.b.alerts.all) != 0 || s.b.info().Before == 0 {
+	if len(s.b.alerts.all) != 0 || s.b.info(s.now).Before == 0 {
 		t.Errorf("%+v", s.b.alerts.all)
 	}
 }
@@ -219,7 +219,7 @@ func TestProvisionalProfileOutlivesARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := newBehaviour(s.b.cfg, "cam-1")
-	b.loaded(s.now, p, "", 0, nil)
+	b.loaded(s.now, p, "", alertsRecord{})
 	s.b = b
 	s.play(5 * time.Second)
 	if b.stage != bus.StageProvisional || b.probation == 0 || b.judge == nil || !b.margin.wide {
@@ -312,18 +312,18 @@ func TestOlderProfileDoesNotComeBack(t *testing.T) {
 func TestExpectedFalseEpisodes(t *testing.T) {
 	s := newStage(t)
 	s.play(10 * time.Second)
-	if s.b.explain().False != nil {
+	if s.b.explain(s.now).False != nil {
 		t.Error("a profile that is learned predicts")
 	}
 	s = learned(t)
 	s.play(20 * time.Minute)
-	e := s.b.explain()
+	e := s.b.explain(s.now)
 	if e.False == nil || e.False.Hours < 0.3 || !(e.False.Low <= e.False.PerDay && e.False.PerDay <= e.False.High) {
 		t.Fatalf("%+v", e.False)
 	}
 	s.e.style = foreign
 	s.play(time.Minute)
-	if peaks, at := s.b.profile.Tail.Peaks, s.b.explain().False.Hours; peaks != 0 || at > e.False.Hours+0.001 {
+	if peaks, at := s.b.profile.Tail.Peaks, s.b.explain(s.now).False.Hours; peaks != 0 || at > e.False.Hours+0.001 {
 		t.Errorf("an attack counts as quiet time: %g peaks, %g h after %g", peaks, at, e.False.Hours)
 	}
 }

@@ -11,11 +11,12 @@ import (
 )
 
 // info describes the profile.
-func (b *behaviour) info() bus.ProfileInfo {
+func (b *behaviour) info(now time.Time) bus.ProfileInfo {
 	i := bus.ProfileInfo{
 		Stream: b.alerts.stream, Stage: b.stage, Version: b.profile.Version, Windows: b.learned, Wanted: hops(b.cfg.Learn),
 		Learned: b.profile.Learned, Approved: b.profile.Approved, Why: b.profile.Why, Probation: b.probation,
 		Planned: b.planned, Stored: b.profile.Early != nil || len(b.profile.Modes) > 0, Refused: b.refused,
+		Encoder: b.encoderInfo(now),
 	}
 	if b.profile.Before != nil {
 		i.Before = b.profile.Before.Version
@@ -45,9 +46,9 @@ func (b *behaviour) info() bus.ProfileInfo {
 }
 
 // explain tells how the stream is judged.
-func (b *behaviour) explain() bus.Explanation {
+func (b *behaviour) explain(now time.Time) bus.Explanation {
 	e := bus.Explanation{
-		Stream: b.alerts.stream, Responses: b.cfg.Responses, Profile: b.info(), Sensitivity: b.tuned.params.Sensitivity,
+		Stream: b.alerts.stream, Responses: b.cfg.Responses, Profile: b.info(now), Sensitivity: b.tuned.params.Sensitivity,
 		At: b.at, Score: b.verdict.Score, Outsiders: b.dropped,
 	}
 	if t := b.profile.Tail; b.stage == bus.StageMature {

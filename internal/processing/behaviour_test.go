@@ -28,7 +28,7 @@ func newStage(t *testing.T) *stage {
 	cfg := DefaultBehaviour()
 	cfg.Learn, cfg.Provisional, cfg.Probation = 40*time.Second, 12*time.Second, 10*time.Second
 	s := &stage{t: t, b: newBehaviour(&cfg, "cam-1"), e: newEncoder(1, own), now: time.Unix(1000, 0), session: gk.SessionID{1}}
-	s.b.loaded(s.now, profileRecord{}, "", 0, nil)
+	s.b.loaded(s.now, profileRecord{}, "", alertsRecord{})
 	s.collect()
 	return s
 }
@@ -89,7 +89,7 @@ func TestStagesOfAProfile(t *testing.T) {
 	if s.b.stage != bus.StageMature || s.b.margin.wide || s.saves != 2 || s.b.profile.Version != 2 {
 		t.Errorf("after 48 s: %s, wide margins %v, %d saves, version %d", s.b.stage, s.b.margin.wide, s.saves, s.b.profile.Version)
 	}
-	if i := s.b.info(); i.Windows < hops(40*time.Second) || i.Words == 0 || !i.Stored || i.Form != "h264" {
+	if i := s.b.info(s.now); i.Windows < hops(40*time.Second) || i.Words == 0 || !i.Stored || i.Form != "h264" {
 		t.Errorf("%+v", i)
 	}
 }
@@ -385,7 +385,7 @@ func TestBudgetSpentIsTold(t *testing.T) {
 func TestRefusedProfileIsSaidAndRelearned(t *testing.T) {
 	s := newStage(t)
 	b := newBehaviour(s.b.cfg, "cam-1")
-	b.loaded(s.now, profileRecord{Version: 4}, "it was changed", 9, nil)
+	b.loaded(s.now, profileRecord{Version: 4}, "it was changed", alertsRecord{Number: 9})
 	s.b, s.events = b, nil
 	s.collect()
 	if s.count(gk.EventProfileRefused) != 1 || s.count(gk.EventAlertOpened) != 1 {

@@ -92,7 +92,7 @@ func (st *stream) load() {
 					refused = err.Error()
 				}
 				st.behaviour.alerts.recount(a.Counted)
-				st.behaviour.loaded(st.svc.now(), p, refused, a.Number, a.Alerts)
+				st.behaviour.loaded(st.svc.now(), p, refused, a)
 				st.react()
 			})
 			if why != "" {

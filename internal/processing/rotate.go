@@ -41,7 +41,7 @@ func (st *stream) execute(effects []gkrp.Of) {
 				st.post(func() { st.outcome(x, gkrp.End{Code: gkrp.CodeUnknownSession}) })
 			})
 		case gkrp.Reported:
-			st.reported(x, fx.Report)
+			st.reported(x, fx)
 		case gkrp.Insists:
 			st.holding.refused(st.svc.now())
 		case gkrp.Tell:
@@ -181,7 +181,8 @@ func (st *stream) forgotten(x *gkrp.Session, id gk.TransportID) {
 // reported hands a device's report on: to the transports, which hold it against
 // what they accepted, and to whoever watches behaviour. What is lost of it is not
 // repeated; the next report goes on where it ended.
-func (st *stream) reported(x *gkrp.Session, r *gkrp.Report) {
+func (st *stream) reported(x *gkrp.Session, fx gkrp.Reported) {
+	r := fx.Report
 	rep := bus.DeviceReport{
 		Stream: st.id, Session: r.Session, Number: r.Number, Epoch: r.Epoch,
 		From: r.From, To: r.To, Packets: r.Packets, Bytes: r.Bytes, Tags: r.Tags, SinceMs: r.Since,
@@ -189,6 +190,9 @@ func (st *stream) reported(x *gkrp.Session, r *gkrp.Report) {
 	st.reports.report(st.svc.now(), r.Session, len(r.Tags) > 0)
 	if r.Ingress != nil {
 		st.behaviour.heardIngress(st.svc.now(), r.Session, r.Ingress)
+	}
+	if r.Encoder != nil {
+		st.behaviour.heardEncoder(st.svc.now(), r.Session, r.Encoder, fx.Late)
 	}
 	for _, id := range x.Transports {
 		st.call(func(ctx context.Context) {

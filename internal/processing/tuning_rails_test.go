@@ -49,7 +49,7 @@ func TestBudgetBearsASetClock(t *testing.T) {
 		before := s.b
 		s.b = newBehaviour(before.cfg, "cam-1")
 		s.b.alerts.recount(before.alerts.counted)
-		s.b.loaded(s.now, before.profile, "", before.alerts.number, slices.Clone(before.alerts.all))
+		s.b.loaded(s.now, before.profile, "", alertsRecord{Number: before.alerts.number, Alerts: slices.Clone(before.alerts.all)})
 	}
 	for range 2 { // the second time behind what was counted anew
 		s.now = s.now.Add(-365 * 24 * time.Hour)

@@ -32,8 +32,8 @@ func TestVersionsAndWhatTheyBring(t *testing.T) {
 		{"new device, raised minimum", v(0, 1), 1, true, true, true},
 		{"new device, no tags wanted", v(0, 1), 0, false, true, false},
 		{"device that left version 0", v(1), 0, true, true, true},
-		{"device of tomorrow", v(0, 1, 2, 3), 0, true, true, true},
-		{"device of tomorrow that left all of these", v(3), 0, true, false, false},
+		{"device of tomorrow", v(0, 1, 2, 3, 4), 0, true, true, true},
+		{"device of tomorrow that left all of these", v(4), 0, true, false, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -180,7 +180,7 @@ func (s *Service) serveAlerts(ctx context.Context, r bus.AlertsRequest) (bus.Ale
 
 func (s *Service) serveExplain(ctx context.Context, r bus.ExplainRequest) (bus.Explanation, error) {
 	return ask(ctx, s, r.Stream, func(st *stream) (bus.Explanation, error) {
-		e := st.behaviour.explain()
+		e := st.behaviour.explain(s.now())
 		e.Ingress = st.behaviour.ingress.info(s.now())
 		e.Open = cloneAlerts(e.Open)
 		if e.Last != nil {
@@ -204,13 +204,14 @@ func (s *Service) serveProfile(ctx context.Context, r bus.ProfileRequest) (bus.P
 		default:
 			err = bus.Refuse(bus.CodeBadRequest, "%q is nothing that can be done with a profile: %s, %s, %s", r.Do, bus.ProfileApprove, bus.ProfileRelearn, bus.ProfileRollback)
 		}
-		return st.behaviour.info(), err
+		return st.behaviour.info(now), err
 	})
 }
 
 func (s *Service) servePlanned(ctx context.Context, r bus.PlannedRequest) (bus.ProfileInfo, error) {
 	return ask(ctx, s, r.Stream, func(st *stream) (bus.ProfileInfo, error) {
-		err := st.behaviour.plan(s.now(), r.For)
-		return st.behaviour.info(), err
+		now := s.now()
+		err := st.behaviour.plan(now, r.For)
+		return st.behaviour.info(now), err
 	})
 }
