@@ -19,10 +19,11 @@ import (
 
 // engineFlags are what analyze and eval share.
 type engineFlags struct {
-	Baseline    time.Duration         `default:"90s" help:"How long the stream is learned before it is judged."`
-	Sensitivity float64               `default:"0.5" help:"From above 0 to 1: more finds more and errs more often."`
-	Flow        string                `placeholder:"[ADDR:]PORT" help:"UDP destination of the stream, where a capture holds several."`
-	keep        func(*feature.Window) // sees every window, those of the baseline as well
+	Baseline    time.Duration                          `default:"90s" help:"How long the stream is learned before it is judged."`
+	Sensitivity float64                                `default:"0.5" help:"From above 0 to 1: more finds more and errs more often."`
+	Flow        string                                 `placeholder:"[ADDR:]PORT" help:"UDP destination of the stream, where a capture holds several."`
+	keep        func(*feature.Window)                  // sees every window, those of the baseline as well
+	learned     func(windowLine, *detect.Engine) error // is told of every window of the baseline
 
 	Weight map[string]float64 `placeholder:"DETECTOR=FACTOR" help:"Factor on a detector's scores; 0 switches it off. Repeatable."`
 }
@@ -30,7 +31,7 @@ type engineFlags struct {
 type analyzeCommand struct {
 	engineFlags
 	Captures []string `arg:"" name:"capture" type:"existingfile" help:"pcap or pcapng files, gzip or not."`
-	JSONL    bool     `name:"jsonl" help:"Print a JSON object for every window of 250 ms: an alarm is a line with a score of at least 1."`
+	JSONL    bool     `name:"jsonl" help:"Print a JSON object for every window of 250 ms: an alarm is a line with a score of at least 1. Those of the baseline say so, and have the score 0."`
 	Plot     string   `type:"path" placeholder:"FILE" help:"Draw the scores into an HTML file."`
 	Detail   bool     `help:"With --jsonl, add the score of every detector and the numbers of the last second."`
 }
@@ -40,6 +41,7 @@ type windowLine struct {
 	Capture  string             `json:"capture"`
 	T        float64            `json:"t"` // seconds from the flow's first packet to the window's end
 	Score    float64            `json:"score"`
+	Baseline bool               `json:"baseline,omitempty"` // learned from, and not judged: the score says nothing
 	Kind     string             `json:"kind,omitempty"`
 	Class    detect.Class       `json:"class,omitempty"`
 	Evidence string             `json:"evidence,omitempty"`
@@ -60,6 +62,15 @@ func (c *analyzeCommand) Run(ctx context.Context, con console) error {
 			return fmt.Errorf("plot: %w: choose another file", err)
 		}
 	}
+	print := func(line windowLine, engine *detect.Engine) error {
+		if c.Detail {
+			line.detail(engine)
+		}
+		return enc.Encode(line)
+	}
+	if c.JSONL {
+		c.learned = print
+	}
 	for _, path := range c.Captures {
 		var alarms []windowLine
 		var scores []detect.Reading
@@ -71,19 +82,7 @@ func (c *analyzeCommand) Run(ctx context.Context, con console) error {
 			if !c.JSONL {
 				return nil
 			}
-			if c.Detail {
-				line.Scores = map[string]float64{}
-				for _, e := range engine.Evidence() {
-					line.Scores[e.Kind] = round(e.Score)
-				}
-				if v, ok := engine.Vector(); ok {
-					line.Features = map[string]float64{}
-					for f, x := range v {
-						line.Features[feature.Descriptions[f].Name] = round(x)
-					}
-				}
-			}
-			return enc.Encode(line)
+			return print(line, engine)
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
@@ -106,6 +105,23 @@ func (c *analyzeCommand) Run(ctx context.Context, con console) error {
 		}
 	}
 	return short
+}
+
+// detail adds the score of every detector, where the window was judged, and the numbers of
+// the last second.
+func (l *windowLine) detail(engine *detect.Engine) {
+	for _, e := range engine.Evidence() {
+		if l.Scores == nil {
+			l.Scores = map[string]float64{}
+		}
+		l.Scores[e.Kind] = round(e.Score)
+	}
+	if v, ok := engine.Vector(); ok {
+		l.Features = map[string]float64{}
+		for f, x := range v {
+			l.Features[feature.Descriptions[f].Name] = round(x)
+		}
+	}
 }
 
 // leastBaseline is what serve wants at least as well.
@@ -220,6 +236,12 @@ func (f *engineFlags) analyse(ctx context.Context, path string, each func(window
 			sum.partial = sum.partial || w.Partial()
 			verdict := engine.Observe(&w)
 			if engine.Learning() {
+				if f.learned != nil {
+					line := windowLine{Capture: sum.name, T: float64(end) / 1e9, Baseline: true, Partial: w.Partial()}
+					if err := f.learned(line, engine); err != nil {
+						return sum, err
+					}
+				}
 				if end >= f.Baseline.Nanoseconds() {
 					sum.profile = engine.Settle()
 				}

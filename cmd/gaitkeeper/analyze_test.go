@@ -71,14 +71,20 @@ func TestAnalyze(t *testing.T) {
 	if status != 0 {
 		t.Fatalf("status %d: %s", status, errs)
 	}
-	alarms, windows := 0, 0
+	alarms, windows, learned := 0, 0, 0
 	for line := range strings.Lines(out) {
 		var l windowLine
 		if err := json.Unmarshal([]byte(line), &l); err != nil {
 			t.Fatal(err)
 		}
+		if l.T <= 30 {
+			if learned++; !l.Baseline || l.Score != 0 || l.Kind != "" || l.T != float64(learned)/4 || learned > 4 && len(l.Features) == 0 {
+				t.Fatalf("line of the baseline %s", line)
+			}
+			continue
+		}
 		windows++
-		if l.Capture != "cam" || l.T <= 30 || !l.Partial || len(l.Scores) == 0 {
+		if l.Baseline || l.Capture != "cam" || l.T <= 30 || !l.Partial || len(l.Scores) == 0 {
 			t.Fatalf("line %s", line)
 		}
 		if l.Score >= 1 {
@@ -88,8 +94,8 @@ func TestAnalyze(t *testing.T) {
 			}
 		}
 	}
-	if alarms != 1 || windows < 110 || windows > 120 {
-		t.Errorf("%d alarms in %d windows, want 1 in about 119", alarms, windows)
+	if alarms != 1 || learned != 120 || windows < 110 || windows > 120 {
+		t.Errorf("%d alarms in %d windows, want 1 in about 119, behind %d of the baseline, want 120", alarms, windows, learned)
 	}
 	page, err := os.ReadFile(filepath.Join(dir, "plot.html"))
 	for _, want := range []string{"<title>Gaitkeeper: cam</title>", "<polyline", "learned: 30s", `<td class="source">`, "seconds from the first packet"} {

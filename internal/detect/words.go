@@ -85,6 +85,6 @@ func (d *drift) climbed(slope, limit float64) string {
 	b := d.r.blocks()
 	const block = rampBlock / hopsPerSecond
 	rate := func(octaves float64) string { return feature.BitRate(math.Exp2(octaves) / block) }
-	return fmt.Sprintf("the bit rate climbs in a straight line, by %s every %d s, from %s to %s in %d s (by habit it changes by at most %s in that time; limit %s)",
+	return fmt.Sprintf("the bit rate climbs in a straight line, by %s every %d s, from %s to %s in %d s (by habit a step is at most %s, and not one after another in line; limit %s)",
 		percent(slope), block, rate(b[0]), rate(b[rampBlocks-1]), block*(rampBlocks-1), percent(d.p.StepMax), percent(limit))
 }
