@@ -69,9 +69,12 @@ const maxWaiting = 4
 
 // assign makes room for a session. It takes over from the one before when its
 // first packet comes.
-func (s *Service) assign(_ context.Context, req bus.AssignRequest) (bus.Empty, error) {
+func (s *Service) assign(ctx context.Context, req bus.AssignRequest) (bus.Empty, error) {
 	if req.Session.IsZero() {
 		return bus.Empty{}, bus.Refuse(bus.CodeBadRequest, "stream %s: session id is missing", req.Stream)
+	}
+	if err := s.openOutputs(ctx, req.Stream, req.Term, req.Payload); err != nil {
+		return bus.Empty{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,7 +107,7 @@ func (s *Service) assign(_ context.Context, req bus.AssignRequest) (bus.Empty, e
 	st.waiting = append(st.waiting, ses)
 	s.routes[req.SSRC] = ses
 	st.viewers.assign(req.Payload)
-	s.openOutputs(st, req.Payload)
+	st.tellOutputs(req.Payload)
 	return bus.Empty{}, nil
 }
 
@@ -235,7 +238,7 @@ func (s *Service) takeOver(ses *session) {
 		before.yielded = true
 		st.waiting = append(st.waiting, before)
 		st.viewers.assign(ses.payload)
-		s.openOutputs(st, ses.payload)
+		st.tellOutputs(ses.payload)
 	default:
 		s.drain(before)
 		st.former = before

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
@@ -85,31 +87,64 @@ type output interface {
 	close()
 }
 
-// openOutputs opens a stream's outputs when its first session is assigned, and
-// tells them of later ones. An output that cannot be opened is reported, and the
-// stream runs without it. The caller holds mu.
-func (s *Service) openOutputs(st *stream, payload gkrp.Payload) {
-	if st.outputs == nil {
-		st.outputs = []output{}
-		for _, o := range s.cfg.Outputs {
-			if o.Stream != "" && o.Stream != st.id {
-				continue
-			}
-			text := strings.ReplaceAll(o.URL, placeholder, string(st.id))
-			opened, err := openOutput(st.id, text, payload)
-			if err != nil {
-				s.log.Error("output not opened", "stream", st.id, "output", text, "error", err)
-				continue
-			}
-			st.outputs = append(st.outputs, opened)
+// openOutputs opens those of a stream's outputs that are not open: all of them when
+// its first session is assigned, and later those that failed. What they need, a name
+// service or a disk, may not answer, and packets wait for the lock; so it is not held
+// meanwhile. An output that cannot be opened is reported, and the stream runs without
+// it until the next session.
+func (s *Service) openOutputs(ctx context.Context, id gk.StreamID, term uint64, payload gkrp.Payload) error {
+	s.mu.Lock()
+	st, err := s.obey(id, term)
+	var closed []int // by the place in the configuration
+	for i := 0; err == nil && i < len(s.cfg.Outputs); i++ {
+		if to := s.cfg.Outputs[i].Stream; (to == "" || to == id) && !st.taken[i] {
+			closed = append(closed, i)
 		}
 	}
+	if len(closed) > 0 && st.taken == nil {
+		st.taken = map[int]bool{}
+	}
+	for _, i := range closed {
+		st.taken[i] = true
+	}
+	s.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	for _, i := range closed {
+		text := strings.ReplaceAll(s.cfg.Outputs[i].URL, placeholder, string(id))
+		o, err := openOutput(ctx, id, text, payload)
+		if err != nil {
+			s.log.Error("output not opened", "stream", id, "output", text, "error", err)
+		}
+		s.mu.Lock()
+		switch {
+		case err != nil:
+			delete(st.taken, i)
+		case s.ended:
+			o.close()
+		default:
+			o.session(payload)
+			st.outputs = append(st.outputs, o)
+		}
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// openTimeout bounds the search for an output's address: whoever orders an assignment
+// waits for it.
+const openTimeout = 2 * time.Second
+
+// tellOutputs tells a stream's outputs what the session carries that follows. The
+// caller holds mu.
+func (st *stream) tellOutputs(payload gkrp.Payload) {
 	for _, o := range st.outputs {
 		o.session(payload)
 	}
 }
 
-func openOutput(id gk.StreamID, text string, payload gkrp.Payload) (output, error) {
+func openOutput(ctx context.Context, id gk.StreamID, text string, payload gkrp.Payload) (output, error) {
 	scheme, rest, err := splitURL(text)
 	if err != nil {
 		return nil, err
@@ -120,15 +155,42 @@ func openOutput(id gk.StreamID, text string, payload gkrp.Payload) (output, erro
 	if scheme == "file" {
 		return newFileOutput(rest)
 	}
-	addr, err := net.ResolveUDPAddr("udp", rest)
+	to, err := lookUp(ctx, rest)
 	if err != nil {
 		return nil, err
 	}
-	to := netip.AddrPortFrom(addr.AddrPort().Addr().Unmap(), addr.AddrPort().Port())
 	if scheme == "udp" {
 		return newUDPOutput(to)
 	}
 	return newRTPOutput(to, string(id)+" "+text)
+}
+
+// lookUp finds the address of host:port, of several one of IPv4.
+func lookUp(ctx context.Context, address string) (netip.AddrPort, error) {
+	var none netip.AddrPort
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return none, err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, "udp", service)
+	if err != nil {
+		return none, err
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return none, err
+	}
+	to := all[0].Unmap()
+	for _, ip := range all {
+		if ip = ip.Unmap(); ip.Is4() {
+			to = ip
+			break
+		}
+	}
+	return netip.AddrPortFrom(to, uint16(port)), nil
 }
 
 // needsTS explains why a stream cannot go where only MPEG-TS can.

@@ -113,6 +113,7 @@ type Service struct {
 	routes    map[uint32]*session // by SSRC
 	outsiders counts              // packets that no session can be blamed for
 	unsent    uint64              // notices that found no room
+	ended     bool                // outputs are closed, and no more are opened
 
 	// The packet path's own, under mu.
 	touched    []*session
@@ -231,6 +232,7 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.ended = true
 	for _, st := range s.streams {
 		for _, ses := range st.sessions() {
 			s.forget(ses)

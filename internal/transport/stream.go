@@ -23,7 +23,8 @@ type stream struct {
 	// its keys until the newcomer's device has confirmed one.
 	former   *session
 	viewers  *viewers
-	outputs  []output
+	outputs  []output     // that are open
+	taken    map[int]bool // places in the configuration of those and of the ones being opened
 	held     *held
 	disarmed time.Time // when its keys were last ordered away; leases from before are void
 
