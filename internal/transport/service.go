@@ -283,6 +283,9 @@ func (s *Service) announce(ctx context.Context) {
 			last = s.tellOutsiders(last, now)
 			strangers = s.tellStrangers(strangers)
 			unsent = s.warnUnsent(unsent)
+			for _, err := range s.outputTroubles() {
+				s.log.Error("output", "error", err)
+			}
 		}
 	}
 }
