@@ -129,17 +129,17 @@ func (d *door) refuse(device gk.DeviceID, id gk.StreamID, err error) {
 	d.s.tell(gk.Event{Kind: gk.EventOutsider, Device: device, Stream: id, Detail: map[string]string{"cause": "message refused"}})
 }
 
+// allow takes from the rate of a topic. Topics of streams that the device does not have
+// share one, so that messages on them, which anybody at a foreign broker can send, take
+// nothing from the device's own.
 func (d *door) allow(dev *enrolled, id gk.StreamID) bool {
+	if !slices.Contains(dev.Streams, id) {
+		id = ""
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	l := dev.rates[id]
 	if l == nil {
-		if len(dev.rates) > len(dev.Streams)+1 { // topics of streams that the device does not have share one rate
-			id = ""
-			if l = dev.rates[id]; l != nil {
-				return l.AllowN(d.s.now(), 1)
-			}
-		}
 		l = rate.NewLimiter(topicRate, topicBurst)
 		dev.rates[id] = l
 	}
