@@ -190,7 +190,7 @@ func captureName(path string) string {
 // called for every window after the baseline.
 func (f *engineFlags) analyse(ctx context.Context, path string, each func(windowLine, *detect.Engine) error) (captureSummary, error) {
 	sum := captureSummary{name: captureName(path), baseline: f.Baseline}
-	if f.Sensitivity <= 0 || f.Sensitivity > 1 {
+	if !(f.Sensitivity > 0 && f.Sensitivity <= 1) {
 		return sum, fmt.Errorf("sensitivity %g is not above 0 and at most 1: 0.5 is the default", f.Sensitivity)
 	}
 	if f.Baseline < leastBaseline {

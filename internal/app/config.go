@@ -168,10 +168,10 @@ func (c Config) Check() error {
 	if err := c.checkHold(); err != nil {
 		return err
 	}
-	if c.MissCost < 0 || c.MissCost > 1e6 {
+	if !(c.MissCost >= 0 && c.MissCost <= 1e6) { // nor NaN, which no comparison finds
 		return fmt.Errorf("miss-cost: %g is out of range: choose 0 to 1000000", c.MissCost)
 	}
-	if c.Sensitivity <= 0 || c.Sensitivity > 1 {
+	if !(c.Sensitivity > 0 && c.Sensitivity <= 1) {
 		return fmt.Errorf("sensitivity: %g is out of range: choose above 0 to 1", c.Sensitivity)
 	}
 	if _, err := gk.ParseTransportID(c.ID); err != nil {

@@ -92,6 +92,7 @@ func TestCheckNamesTheSetting(t *testing.T) {
 		{"--id=a/b"}, {"--rotate-every=1ms"}, {"--rotate-every=-1s"}, {"--latency=1h"}, {"--token-life=0s"}, {"--rotate-packets=0"},
 		{"--lease=1s"}, {"--lease=1h"}, {"--min-protocol-version=200"}, {"--urgent-rotations=0"}, {"--urgent-refill=0s"},
 		{"--site-urgent-rotations=-1"}, {"--site-urgent-refill=0s"},
+		{"--sensitivity=0"}, {"--sensitivity=1.1"}, {"--sensitivity=NaN"}, {"--miss-cost=-1"}, {"--miss-cost=+Inf"}, {"--miss-cost=NaN"},
 	} {
 		cfg, err := load(t, "", args...)
 		if err == nil {
