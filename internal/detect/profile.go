@@ -13,8 +13,8 @@ import (
 // ProfileVersion is the layout of [Profile], and what its words and numbers mean: a
 // profile of another version cannot be compared and is learned anew. Version 2 has the
 // scrambling bits of TS packets in their words, where 1 had two bits of the PID; version 3
-// has the volume without padding.
-const ProfileVersion = 3
+// has the volume without padding; version 4 that of predicted pictures.
+const ProfileVersion = 4
 
 // Profile is what a baseline leaves: what a source says, how often rare things
 // happen to it, and the spread of its statistics. It is plain data, to be stored.
@@ -30,6 +30,8 @@ type Profile struct {
 	Fours      [feature.Features]Spread // and over 4 s
 	// Content1 and Content4 are of the volume without what only fills a TS, over 1 and 4 s.
 	Content1, Content4 Spread
+	// Predicted is of pictures without key pictures.
+	Predicted Predicted
 
 	MaxGap  float64 // longest silence, ns
 	MaxLost float64 // most missing packets in a hop
@@ -170,6 +172,7 @@ type Learner struct {
 	four  [feature.Features][]float64
 	// volume without padding, over 1 and 4 s
 	content1, content4 []float64
+	predicted          predictedLearner
 
 	perHop     []uint64 // packets
 	vectors    []feature.Vector
@@ -228,6 +231,7 @@ func (l *Learner) Add(v *View) {
 		return
 	}
 	l.sum.Add(&w.Sums)
+	l.predicted.add(w, l.form)
 	if v.OK1 {
 		l.vectors = append(l.vectors, v.V1)
 		for f := range l.one {
@@ -284,6 +288,7 @@ func (l *Learner) Finish(seed uint64) *Profile {
 		p.Fours[f] = spreadOf(l.four[f])
 	}
 	p.Content1, p.Content4 = spreadOf(l.content1), spreadOf(l.content4)
+	p.Predicted = l.predicted.finish()
 	if len(l.pace) > 0 {
 		p.PaceMin = slices.Min(l.pace)
 	}

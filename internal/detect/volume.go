@@ -9,16 +9,20 @@ import (
 
 // volume accuses a collapse of the volume while media time runs on: a frozen or
 // black picture. Loss and silence are the path's. It looks at 4 s, and at every second
-// of the last two and a half.
+// of the last two and a half; and, where key pictures stay as they are, at what lies
+// between them ([standing]).
 type volume struct {
 	p      *Profile
 	recent [volumeRecent]float64 // values of the last hops over 1 s
 	next   int
 	still  stillness
 	exact  bool // pictures are the same to the byte
+	stand  standing
 }
 
-func newVolume(p *Profile) *volume { return &volume{p: p, still: newStillness(p)} }
+func newVolume(p *Profile) *volume {
+	return &volume{p: p, still: newStillness(p), stand: standing{p: p}}
+}
 
 const (
 	// volumeRanges is by how many ranges of the baseline (at least an octave) the
@@ -56,11 +60,13 @@ func (d *volume) Score(v *View) Evidence {
 		least, seconds, rate = quick, volumeRecent*0.25+0.75, contentRate(&v.S1, &v.V1)
 	}
 	e.Value = least
-	if !still {
-		return e // a simple scene
+	if still { // otherwise a simple scene
+		e.Score = e.Value / e.Limit
 	}
-	e.Score = e.Value / e.Limit
-	if e.Score >= v.Said {
+	if s := d.stand.score(v, d.undisturbed(&v.S4, &v.V4, v.OK4, &d.p.Fours)); s.Score > e.Score {
+		return s
+	}
+	if still && e.Score >= v.Said {
 		e.Text = d.fell(v, rate, seconds)
 	}
 	return e
@@ -77,12 +83,18 @@ func contentRate(w *feature.Window, x *feature.Vector) float64 {
 	return x[feature.ByteRate] + math.Log2(content/(content+fill))
 }
 
+// undisturbed reports that the path has nothing to do with the volume of a window: media
+// time goes on, and packets neither miss nor wait.
+func (d *volume) undisturbed(w *feature.Window, x *feature.Vector, ok bool, baseline *[feature.Features]Spread) bool {
+	media := x[feature.MediaRate] / math.Max(baseline[feature.MediaRate].Median, 1e-3)
+	return ok && w.Lost <= volumeLoss && w.Jumps == 0 && float64(w.MaxGap) <= math.Max(volumeGap, 2*d.p.MaxGap) &&
+		media >= volumeMedia && media <= 1/volumeMedia
+}
+
 // below is by how many ranges of the baseline the volume of a window is below it, 0
 // where the path may have to do with it.
 func (d *volume) below(w *feature.Window, x *feature.Vector, ok bool, baseline *[feature.Features]Spread, content *Spread) float64 {
-	media := x[feature.MediaRate] / math.Max(baseline[feature.MediaRate].Median, 1e-3)
-	if !ok || w.Lost > volumeLoss || w.Jumps > 0 || float64(w.MaxGap) > math.Max(volumeGap, 2*d.p.MaxGap) ||
-		media < volumeMedia || media > 1/volumeMedia {
+	if !d.undisturbed(w, x, ok, baseline) {
 		return 0
 	}
 	rate := contentRate(w, x)

@@ -111,7 +111,7 @@ func (w *Sums) walk(c *windowCoder) {
 	c.long(&w.Lost, &w.Reordered, &w.Duplicates, &w.Jumps)
 	c.long(&w.TwoContents, &w.Stale, &w.Aliens, &w.Violations)
 	c.long(&w.Hashed, &w.Echoes, &w.Repeats, &w.HashedFrames, &w.RepeatFrames, &w.LoopFrames, &w.LoopHits)
-	c.long(&w.SameTimes, &w.TSPackets, &w.TSNulls, &w.CutPackets)
+	c.long(&w.SameTimes, &w.TSPackets, &w.TSNulls, &w.TSStarts, &w.TSGoes, &w.CutPackets)
 }
 
 // windowCoder writes numbers to b, or reads them from it.

@@ -36,6 +36,7 @@ type tsPID struct {
 	body  uint32 // TS header, but for counter and adaptation, of the last packet inside a unit
 	next  uint8  // continuity counter to come
 	flags uint8  // of the last adaptation field, plus one
+	video bool   // its last unit was a picture's
 
 	bodyAt, flagsAt place // of the words of both
 }
@@ -121,10 +122,14 @@ func (m *Meter) observeTS(p *Packet, consecutive bool) {
 // before. It says what tsPacket would.
 func (m *Meter) tsRun(b []byte, t *tsPID, at int64) []byte {
 	body, next, mask := t.body|0x10, uint32(t.next), m.loop.mask
-	n := 0
+	n, stuffed := 0, 0
 	for len(b) >= tsSize && binary.BigEndian.Uint32(b)^body == next {
-		if es := b[4:tsSize]; picks(es, mask) {
+		es := b[4:tsSize]
+		if picks(es, mask) {
 			m.known(es, at)
+		}
+		if stuffs(es) {
+			stuffed++
 		}
 		next = (next + 1) & 15
 		b = b[tsSize:]
@@ -135,6 +140,9 @@ func (m *Meter) tsRun(b []byte, t *tsPID, at int64) []byte {
 	}
 	t.next = uint8(next)
 	m.w.TSPackets += uint64(n)
+	if t.video {
+		m.w.TSGoes += uint64(n - stuffed)
+	}
 	m.loop.met += uint32(n)
 	if w := &m.tokens.words[t.bodyAt]; at-w.last >= occasionGap {
 		m.tokens.occasion(w, at)
@@ -190,16 +198,37 @@ func (m *Meter) tsPacket(b []byte, header uint32, t *tsPID, at int64, follow boo
 	}
 	es = b[off:]
 	if !start {
+		if t.video && !stuffs(es) {
+			m.w.TSGoes++
+		}
 		return es, inside
 	}
 	if len(es) < 9 || es[0] != 0 || es[1] != 0 || es[2] != 1 || es[6]>>6 != 2 {
 		return nil, noPicture
 	}
 	m.pesTokens(es, pid, at)
+	if t.video = es[3]>>4 == 0xe; t.video {
+		m.w.TSStarts++
+	}
 	if es[7]>>7 == 0 || es[3]>>4 != 0xe { // no time in it, or no picture
 		return nil, noPicture
 	}
 	return es, stamped
+}
+
+// stuffs reports whether the bytes of a picture only fill a rate: filler data
+// (ITU-T H.264 section 7.3.2.7) is ones, the stuffing before a start code (ISO/IEC 13818-2
+// section 5.2.3) zeros, and no coded picture has so many of either.
+func stuffs(es []byte) bool {
+	if len(es) < stampedLeast || binary.LittleEndian.Uint64(es)+1 > 1 {
+		return false
+	}
+	for _, c := range es[:min(len(es), visibleMost)] {
+		if c != es[0] {
+			return false
+		}
+	}
+	return true
 }
 
 // tsShape is what a TS header says beside the PID: 1 where a unit starts, 2 for an error

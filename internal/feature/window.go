@@ -78,7 +78,10 @@ type Sums struct {
 
 	SameTimes          uint64 // TS: packets with the timestamp of the packet before
 	TSPackets, TSNulls uint64 // visible TS packets with content, and those that only fill
-	CutPackets         uint64 // packets of which payload bytes are missing
+	// TS, as far as it is visible: packets that begin a picture, and that go on with one and
+	// are no stuffing.
+	TSStarts, TSGoes uint64
+	CutPackets       uint64 // packets of which payload bytes are missing
 }
 
 // Add merges the later window o into w.
@@ -158,6 +161,8 @@ func (w *Sums) Add(o *Sums) {
 	w.SameTimes += o.SameTimes
 	w.TSPackets += o.TSPackets
 	w.TSNulls += o.TSNulls
+	w.TSStarts += o.TSStarts
+	w.TSGoes += o.TSGoes
 	w.CutPackets += o.CutPackets
 }
 
