@@ -14,6 +14,7 @@ type Why string
 // The causes that this package's device gives; others may come.
 const (
 	WhyFailed  Why = "failed"  // the encoder ended by itself
+	WhyLost    Why = "lost"    // what receives from the encoder for the device lost it, and was begun anew
 	WhyChanged Why = "changed" // the device's owner had it run otherwise
 )
 

@@ -8,8 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
@@ -19,7 +22,7 @@ import (
 // Command is the command line of the agent, for both programs that have it. Its
 // tags are read by kong.
 type Command struct {
-	Source    []string      `short:"i" sep:"none" required:"" placeholder:"URL" env:"GAITKEEPER_SOURCE" help:"Where the encoder's output comes in: udp://HOST:PORT (MPEG-TS), rtp://HOST:PORT, FILE.ts, - (stdin), exec:'COMMAND', srt://, rtsp://, rist://. Repeatable: one agent carries many streams."`
+	Source    []string      `short:"i" sep:"none" required:"" placeholder:"URL" env:"GAITKEEPER_SOURCE" help:"Where the encoder's output comes in: udp://HOST:PORT (MPEG-TS), rtp://HOST:PORT, FILE.ts, - (stdin), exec:'COMMAND', srt://, rtsp://, rist://, or @FILE that holds one of these, read again at SIGHUP. Repeatable: one agent carries many streams."`
 	Join      string        `placeholder:"TOKEN" env:"GAITKEEPER_JOIN" help:"Join token that gaitkeeper enroll printed, or @FILE that holds it. Needed at the first start; harmless at later ones."`
 	Stream    []string      `sep:"none" placeholder:"NAME" env:"GAITKEEPER_STREAM" help:"Name of the stream, one for each --source in order. Default of the first: the device's name."`
 	State     string        `type:"path" placeholder:"DIR" env:"GAITKEEPER_STATE" help:"Directory that holds this device's identity. Default: .gaitkeeper/devices/DEVICE in the home directory."`
@@ -74,8 +77,14 @@ func (c *Command) Run(ctx context.Context, std Std, software string) error {
 			_ = s.Source.Close() // they were only opened
 		}
 	}
-	for i, spec := range c.Source {
-		src, err := OpenSource(spec, SourceOptions{Loop: c.Loop, Stdin: std.In, Log: log})
+	files := make([]SourceFile, len(c.Source))
+	for i, arg := range c.Source {
+		file, err := ReadSource(arg)
+		var src Source
+		if err == nil {
+			src, err = OpenSource(file.Spec, SourceOptions{Loop: c.Loop, Stdin: std.In, Regime: file.Regime, Log: log})
+		}
+		files[i] = file
 		if err != nil {
 			closeAll()
 			return err
@@ -110,6 +119,7 @@ func (c *Command) Run(ctx context.Context, std Std, software string) error {
 		closeAll()
 		return err
 	}
+	defer c.reread(cfg.Streams, files, log)()
 	err = agent.Run(ctx)
 	if c.JSON {
 		summary := struct {
@@ -123,6 +133,48 @@ func (c *Command) Run(ctx context.Context, std Std, software string) error {
 		err = errors.Join(err, json.NewEncoder(std.Out).Encode(summary))
 	}
 	return err
+}
+
+// reread has the files that name sources read again at every SIGHUP, until what it
+// gives is called.
+func (c *Command) reread(streams []StreamConfig, files []SourceFile, log *slog.Logger) (stop func()) {
+	if !slices.ContainsFunc(c.Source, func(arg string) bool { return strings.HasPrefix(arg, "@") }) {
+		return func() {}
+	}
+	hup, quit, done := make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})
+	signal.Notify(hup, syscall.SIGHUP)
+	go func() { // ends with quit
+		defer close(done)
+		for {
+			select {
+			case <-hup:
+				c.changed(streams, files, log)
+			case <-quit:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(hup)
+		close(quit)
+		<-done
+	}
+}
+
+// changed looks which of the files say something else than before, and has those
+// sources changed. What cannot be goes on as it is.
+func (c *Command) changed(streams []StreamConfig, files []SourceFile, log *slog.Logger) {
+	for i, arg := range c.Source {
+		to, err := ReadSource(arg)
+		if err == nil && to != files[i] {
+			if err = change(streams[i].Source, to); err == nil {
+				files[i] = to
+			}
+		}
+		if err != nil {
+			log.Error("the source stays as it was", "source", i+1, "err", hideCredentials(err.Error()))
+		}
+	}
 }
 
 func (c *Command) logger(w io.Writer) (*slog.Logger, error) {

@@ -49,7 +49,7 @@ func TestSourcesKeepPasswords(t *testing.T) {
 			t.Fatal(err)
 		}
 		var log bytes.Buffer
-		s, err := newExecSource("cat '"+path+"'; echo 'rtsp://operator:hunter2@h: gone, passphrase=hunter2' >&2; exit 7 # hunter2", slog.New(slog.NewTextHandler(&log, nil)))
+		s, err := OpenSource("exec:cat '"+path+"'; echo 'rtsp://operator:hunter2@h: gone, passphrase=hunter2' >&2; exit 7 # hunter2", SourceOptions{Log: slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/net/ipv4"
 
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/media"
 )
 
@@ -135,5 +137,26 @@ func FuzzJoinAnswer(f *testing.F) {
 		if i.complete(a, w.token) == nil && (i.Cert == nil || i.check() != nil || i.Device != w.token.Device) {
 			t.Fatal("an answer that does not fit its token was taken")
 		}
+	})
+}
+
+// FuzzSourceFile holds what a source file gives to what can be opened and shown.
+func FuzzSourceFile(f *testing.F) {
+	f.Add([]byte("# what runs\n\nregime: night\nexec:ffmpeg -i x \\\n  -f mpegts -\n"))
+	f.Add([]byte("rtsp://10.0.0.7/live"))
+	f.Add([]byte("regime: a\nregime: b\n"))
+	f.Add([]byte("regime: \x1b[2J\nexec:true"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := parseSource(b)
+		if err != nil {
+			if s != (SourceFile{}) {
+				t.Fatalf("%+v, %v", s, err)
+			}
+			return
+		}
+		if s.Regime != "" && !gkrp.IsRegime(s.Regime) || s.Spec == "" || s.Spec != strings.TrimSpace(s.Spec) || s.Spec[0] == '#' {
+			t.Fatalf("%+v", s)
+		}
+		_, _, _ = programOf(s.Spec)
 	})
 }

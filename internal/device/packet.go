@@ -77,6 +77,7 @@ type packetPath struct {
 	tags    tagList
 
 	ingress *ingress // nil where nothing is measured; has a lock of its own
+	encoder *begun   // nil where the source runs none
 
 	keyed     chan struct{} // closed by the first install
 	keyedOnce sync.Once
@@ -152,6 +153,7 @@ func (p *packetPath) send(now time.Time, b *Batch) (hurry bool) {
 		p.mark = true
 		p.mu.Lock()
 		p.renew = true
+		p.encoder.note(now, b)
 		p.mu.Unlock()
 	}
 	for units := b.Units; len(units) > 0; {
@@ -232,6 +234,7 @@ func (p *packetPath) report(now time.Time) gkrp.Report {
 	r := gkrp.Report{From: p.from, To: p.next, Packets: p.counts.Packets, Bytes: p.counts.Bytes, Renew: p.renew, Tags: p.tags.take()}
 	r.Since = uint64(max(now.Sub(p.since).Milliseconds(), 0))
 	r.Ingress = p.ingress.take(now)
+	r.Encoder = p.encoder.report(now)
 	p.from = p.next
 	return r
 }

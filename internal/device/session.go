@@ -127,6 +127,9 @@ func (s *stream) run(ctx context.Context) error {
 	}
 
 	s.path.ingress = newIngress(payload, time.Now(), s.source.Dropped)
+	if r, ok := s.source.(runner); ok {
+		s.path.encoder = &begun{said: gkrp.Encoder{Regime: r.regime()}}
+	}
 	mediaCtx, stopMedia := context.WithCancel(ctx)
 	defer stopMedia()
 	mediaDone := make(chan struct{})
@@ -261,7 +264,7 @@ func (s *stream) newSession(payload gkrp.Payload, limit *rate.Limiter) (*session
 	}
 	x.dev, x.effects = gkrp.NewDevice(cfg.Host.Now(), gkrp.Hello{
 		Device: cfg.Identity.Device, Stream: s.id, Session: id,
-		Versions: []gkrp.Version{gkrp.Version0, gkrp.Version1, gkrp.Version2}, Suites: []gkrp.Suite{gkrp.SuiteMLKEM768X25519},
+		Versions: []gkrp.Version{gkrp.Version0, gkrp.Version1, gkrp.Version2, gkrp.Version3}, Suites: []gkrp.Suite{gkrp.SuiteMLKEM768X25519},
 		Payload: payload, HighWater: floor, Prekeys: prekeys, Software: cfg.Software, Next: s.path.end(),
 	}, retryFirst, retryMost)
 	s.lastID.Store(&id)

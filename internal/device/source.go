@@ -42,11 +42,15 @@ type Batch struct {
 	// Break says why the units do not continue what came before (a restarted
 	// encoder, a jump of its clock); empty when they do.
 	Break string
+	// Begun says, with Break, why the agent itself began anew what delivers the units,
+	// and Regime how its owner calls the way it runs now; empty where it did not.
+	Begun  gkrp.Why
+	Regime string
 }
 
 func (b *Batch) reset() {
 	b.Units = b.Units[:0]
-	b.Break = ""
+	b.Break, b.Begun, b.Regime = "", "", ""
 }
 
 // Source is where the encoder's output comes in.
@@ -70,6 +74,16 @@ type flusher interface {
 	flush() int
 }
 
+// runner is a source that runs what delivers the media itself: an encoder, or what
+// receives from one.
+type runner interface {
+	Source
+	// regime is its owner's name for how it runs at the start; it may be empty.
+	regime() string
+	// order has it run otherwise.
+	order(o order)
+}
+
 // SourceOptions are the settings of sources beyond their URL.
 type SourceOptions struct {
 	// Loop plays a file again from the start when it ends.
@@ -78,6 +92,8 @@ type SourceOptions struct {
 	Stdin io.Reader
 	// ReceiveBuffer is the kernel receive buffer to ask for in bytes; 0 means 4 MiB.
 	ReceiveBuffer int
+	// Regime is the owner's name for how what the source runs does so; see [ReadSource].
+	Regime string
 	// Log takes the rare remarks of a source; nil means none.
 	Log *slog.Logger
 }
@@ -113,8 +129,6 @@ func OpenSource(spec string, o SourceOptions) (Source, error) {
 	switch scheme {
 	case "file":
 		return openFile(strings.TrimPrefix(rest, "//"), o.Loop)
-	case "exec":
-		return newExecSource(rest, o.Log)
 	case "udp", "rtp":
 		u, err := url.Parse(spec)
 		if err != nil {
@@ -124,8 +138,13 @@ func OpenSource(spec string, o SourceOptions) (Source, error) {
 			return openUDP(u, o)
 		}
 		return openRTP(u, o)
-	case "srt", "rtsp", "rtsps", "rist":
-		return newHelperSource(scheme, spec, o.Log)
+	}
+	if p, ok, err := programOf(spec); err != nil {
+		return nil, err
+	} else if ok {
+		s := newExecSource(p, o.Log)
+		s.as = o.Regime
+		return s, nil
 	}
 	return nil, fmt.Errorf("source %q: %q is no kind of source: use udp://, rtp://, srt://, rtsp://, rist://, file:, exec: or -", hideCredentials(spec), scheme)
 }

@@ -32,12 +32,16 @@ const (
 // comes: the command keeps the pace. A command that fails after it has
 // delivered is started again; one that ends well ends the source.
 type execSource struct {
-	command string
-	name    string // of the command, for people: it may hold a password, this does not
-	hide    func(text string) string
-	log     *slog.Logger
+	program
+	as  string // the owner's name for how it runs: its regime
+	log *slog.Logger
 
 	run *running // nil between runs
+
+	mu      sync.Mutex
+	ordered *order        // what shall run from now on; nil: what runs
+	now     *running      // run, for who orders
+	poke    chan struct{} // something was ordered
 
 	align    media.TSAligner
 	clock    media.PCRClock
@@ -46,7 +50,9 @@ type execSource struct {
 	buf      []byte // what the units of the last Read point to
 	skipped  atomic.Uint64
 	seen     bool // the command has delivered since the source was opened
+	young    bool // one that was ordered has not
 	note     string
+	why      gkrp.Why // of note
 	since    time.Time
 	wait     time.Duration
 	beginAt  time.Time
@@ -57,19 +63,45 @@ type running struct {
 	cmd    *exec.Cmd
 	out    *pump
 	stderr tail
+	late   *time.Timer // kills what does not end when it is asked to; touched under mu
 }
 
-func newExecSource(command string, log *slog.Logger) (Source, error) {
-	if strings.TrimSpace(command) == "" {
-		return nil, errors.New("source exec: names no command: write exec:'ffmpeg … -f mpegts -'")
+// program is a command and what may be said of it.
+type program struct {
+	command  string
+	name     string // for people: the command may hold a password, this does not
+	hide     func(text string) string
+	receives bool // it is no encoder, but what receives from one
+}
+
+// order is a program that takes another's place.
+type order struct {
+	program
+	regime string
+}
+
+func newExecSource(p program, log *slog.Logger) *execSource {
+	return &execSource{program: p, log: log, wait: restartFirst, poke: make(chan struct{}, 1)}
+}
+
+// programOf finds the program that a source needs; false where it needs none.
+func programOf(spec string) (p program, ok bool, err error) {
+	scheme, rest, _ := strings.Cut(spec, ":")
+	switch scheme {
+	case "exec":
+		if strings.TrimSpace(rest) == "" {
+			return p, true, errors.New("source exec: names no command: write exec:'ffmpeg … -f mpegts -'")
+		}
+		return program{command: rest, name: strings.Fields(rest)[0], hide: hideCredentials}, true, nil
+	case "srt", "rtsp", "rtsps", "rist":
+		p, err = helper(scheme, spec)
+		return p, true, err
 	}
-	return &execSource{
-		command: command, name: strings.Fields(command)[0], hide: hideCredentials, log: log, wait: restartFirst,
-	}, nil
+	return p, false, nil
 }
 
-// newHelperSource receives what needs a program of its own.
-func newHelperSource(scheme, spec string, log *slog.Logger) (Source, error) {
+// helper is the program that receives what needs one of its own.
+func helper(scheme, spec string) (p program, err error) {
 	var program, debian string
 	var args []string
 	switch scheme {
@@ -82,21 +114,70 @@ func newHelperSource(scheme, spec string, log *slog.Logger) (Source, error) {
 		args = []string{"-nostdin", "-loglevel", "error", "-rtsp_transport", "tcp", "-i", spec, "-c", "copy", "-f", "mpegts", "-"}
 	}
 	if u, err := url.Parse(spec); err != nil || u.Host == "" {
-		return nil, fmt.Errorf("source %s: names no host: write %s://HOST:PORT", scheme, scheme)
+		return p, fmt.Errorf("source %s: names no host: write %s://HOST:PORT", scheme, scheme)
 	}
 	if _, err := exec.LookPath(program); err != nil {
-		return nil, fmt.Errorf("source %s:// needs %s, which is not installed: apt install %s", scheme, program, debian)
+		return p, fmt.Errorf("source %s:// needs %s, which is not installed: apt install %s", scheme, program, debian)
 	}
 	words := []string{program}
 	for _, a := range args {
 		words = append(words, "'"+strings.ReplaceAll(a, "'", `'\''`)+"'")
 	}
-	s, err := newExecSource("exec "+strings.Join(words, " "), log)
-	if x, ok := s.(*execSource); ok {
-		x.name = program
-		x.hide = func(text string) string { return hideCredentials(strings.ReplaceAll(text, spec, scheme+"://…")) }
+	p.command, p.name, p.receives = "exec "+strings.Join(words, " "), program, true
+	p.hide = func(text string) string { return hideCredentials(strings.ReplaceAll(text, spec, scheme+"://…")) }
+	return p, nil
+}
+
+// regime implements [runner].
+func (s *execSource) regime() string { return s.as }
+
+// order has another program run from now on. Unlike the rest of a source, it may be
+// called from any goroutine. What runs is asked to end, and then made to.
+func (s *execSource) order(o order) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ordered = &o
+	if r := s.now; r != nil && r.late == nil {
+		_ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGTERM)
+		r.late = time.AfterFunc(termGrace, r.kill)
 	}
-	return s, err
+	select {
+	case s.poke <- struct{}{}:
+	default:
+	}
+}
+
+// forget leaves a command alone that has ended, and gives what was ordered meanwhile.
+func (s *execSource) forget() *order {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.now; r != nil && r.late != nil {
+		r.late.Stop()
+	}
+	o := s.ordered
+	s.now, s.ordered = nil, nil
+	return o
+}
+
+// taken takes up what was ordered, and is true where something was.
+func (s *execSource) taken() bool {
+	o := s.forget()
+	if o == nil {
+		return false
+	}
+	s.log.Info("the source's command is changed by its owner", "command", o.name, "before", s.name, "regime", o.regime)
+	s.program, s.as = o.program, o.regime
+	s.wait, s.young = restartFirst, true
+	s.begins("the source's command was changed", gkrp.WhyChanged)
+	return true
+}
+
+// begins notes that what comes next is from a command that was begun anew.
+func (s *execSource) begins(note string, why gkrp.Why) {
+	s.align.Flush(func([]byte) {})
+	if s.note == "" || why == gkrp.WhyChanged {
+		s.note, s.why = note, why
+	}
 }
 
 // credentials are what a URL may have of them: before the host, and among the
@@ -130,6 +211,12 @@ func (s *execSource) start() error {
 	r.out = newPump(out, nil)
 	s.run = r
 	s.since = time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now = r
+	if s.ordered != nil { // meanwhile
+		r.late = time.AfterFunc(0, r.kill)
+	}
 	return nil
 }
 
@@ -165,6 +252,9 @@ func (s *execSource) ended(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, r.kill)
 	err := r.cmd.Wait()
 	stop()
+	if s.taken() {
+		return ctx.Err()
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -174,10 +264,10 @@ func (s *execSource) ended(ctx context.Context) error {
 		said = "; it said: " + said
 	}
 	switch {
-	case err == nil && s.seen:
+	case err == nil && s.seen && !s.young:
 		s.finished = true
 		return io.EOF
-	case err == nil:
+	case err == nil && !s.seen:
 		return fmt.Errorf("source exec: %q ended without writing MPEG-TS to its standard output%s", s.name, said)
 	case !s.seen:
 		return fmt.Errorf("source exec: %q failed (%w) before it wrote MPEG-TS to its standard output%s", s.name, err, said)
@@ -188,14 +278,24 @@ func (s *execSource) ended(ctx context.Context) error {
 	s.log.Warn("the source's command failed and is started again", "command", s.name, "err", err, "in", s.wait, "stderr", stderr)
 	t := time.NewTimer(s.wait)
 	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-		return ctx.Err()
+	for waiting := true; waiting; {
+		select {
+		case <-t.C:
+			waiting = false
+		case <-s.poke: // perhaps for what was taken already
+			if s.taken() {
+				return nil
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	s.wait = min(2*s.wait, restartMost)
-	s.align.Flush(func([]byte) {})
-	s.note = "the source's command was restarted"
+	why := gkrp.WhyFailed
+	if s.receives {
+		why = gkrp.WhyLost
+	}
+	s.begins("the source's command was restarted", why)
 	return nil
 }
 
@@ -255,8 +355,9 @@ func (s *execSource) Read(ctx context.Context, b *Batch) error {
 		}
 		s.push(chunk, func(ts []byte) { s.buf = append(s.buf, ts...) })
 	}
+	s.young = false
 	if s.note != "" {
-		b.Break, s.note = s.note, ""
+		b.Break, b.Begun, b.Regime, s.note = s.note, s.why, s.as, ""
 		s.clock = media.PCRClock{}
 	}
 	now := time.Now()
@@ -281,6 +382,7 @@ func (s *execSource) Close() error {
 	if r == nil {
 		return nil
 	}
+	defer s.forget()
 	_ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGTERM)
 	kill := time.AfterFunc(termGrace, r.kill)
 	defer kill.Stop()

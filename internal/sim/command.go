@@ -289,6 +289,7 @@ func (d *desk) lied(topic string, wire []byte) []byte {
 		Frames: huge(), Missing: huge(), Breaks: huge() >> 40, Strange: huge(), Marks: make([]byte, gkrp.MarkBytes*w.rng.IntN(gkrp.MaxMarks)),
 	}
 	_, _ = seeded{w.rng}.Read(r.Ingress.Marks)
+	r.Encoder = &gkrp.Encoder{Changes: huge(), AgoMs: uint32(huge()), Why: gkrp.WhyFailed, Regime: "night"}
 	if w.broken(breakIngress) && r.Ingress.Breaks > 0 && w.processing.svc != nil && !w.processing.serving.dead {
 		w.processing.svc.Order(stream, gk.ReasonSource)
 	}
