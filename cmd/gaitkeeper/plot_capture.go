@@ -23,7 +23,7 @@ body{font:14px/1.45 system-ui,"Segoe UI",Helvetica,Arial,sans-serif;margin:2em a
 h1{font-size:1.5em;margin:0 0 .2em}h2{font-size:1.15em;margin:2em 0 .1em}p{margin:.2em 0 .8em;color:#555}
 svg{display:block;width:100%%;height:auto}svg text{font-size:11px;fill:#444}
 table{border-collapse:collapse;margin:.6em 0;width:100%%}td,th{text-align:left;vertical-align:top;padding:.25em .8em .25em 0;border-top:1px solid #ddd}
-th{font-weight:600;border-top:0}td:first-child,td:nth-child(4){font-variant-numeric:tabular-nums;white-space:nowrap}
+th{font-weight:600;border-top:0}td:first-child,td:nth-child(4){font-variant-numeric:tabular-nums}td:not(:last-child){white-space:nowrap}
 .source{color:#c0392b;font-weight:600}.path{color:#b9770e;font-weight:600}.key span{display:inline-block;margin-right:1.4em}.key i{display:inline-block;width:1.3em;height:.75em;margin-right:.4em;vertical-align:-.05em}
 </style>
 <h1>%[1]s</h1>
@@ -40,7 +40,7 @@ func plotCaptures(plots []capturePlot) []byte {
 	b.WriteString(`<p>Every 250 ms the stream is held against what was learned of it, and the detector that is furthest beyond its limit gives the score. ` +
 		`A score of 1 is an alarm; from then on the episode is shown below 1 until the stream was calm.</p>
 <p class="key"><span><i style="background:#eef2f6"></i>learned</span><span><i style="background:#1f4e79;height:2px;vertical-align:.3em"></i>score</span>` +
-		`<span><i style="background:#c0392b;height:2px;vertical-align:.3em"></i>limit</span><span><i style="background:#c0392b;border-radius:50%;width:.75em"></i>alarm, class source: would change the key</span>` +
+		`<span><i style="border-top:2px dashed #c0392b;height:0;vertical-align:.3em"></i>limit</span><span><i style="background:#c0392b;border-radius:50%;width:.75em"></i>alarm, class source: would change the key</span>` +
 		`<span><i style="background:#b9770e;border-radius:50%;width:.75em"></i>alarm, class path: would not</span></p>
 `)
 	for _, p := range plots {
@@ -64,6 +64,9 @@ func (p capturePlot) draw(b *bytes.Buffer) {
 		b.WriteString("; packets are cut: what depends on payload is seen in part")
 	}
 	b.WriteString("</p>\n")
+	for _, broken := range p.damage {
+		fmt.Fprintf(b, "<p>Damaged: %s</p>\n", html.EscapeString(broken))
+	}
 	if p.profile == nil {
 		fmt.Fprintf(b, "<p>Nothing is left to judge: the baseline takes %s.</p>\n", p.baseline)
 		return
