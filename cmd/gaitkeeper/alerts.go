@@ -45,7 +45,7 @@ func (c *alertsListCommand) Run(ctx context.Context, con console) error {
 	for _, a := range list.Alerts {
 		evidence := ""
 		if len(a.Evidence) > 0 {
-			evidence = shorten(a.Evidence[0], 70)
+			evidence = shorten(strings.TrimPrefix(a.Evidence[0], a.Kind+": "), 70)
 		}
 		rows = append(rows, []string{a.ID, stamp(a.Opened), string(a.Class), a.Kind, fmt.Sprintf("%.1f", a.Score), string(a.Done), outcome(a), evidence})
 	}

@@ -48,11 +48,11 @@ var limits = func() []limit {
 		for _, four := range []bool{false, true} {
 			spread := func(p *Profile) *Spread { return &p.Seconds[f] }
 			seen := func(_ *adapter, v *View) (float64, bool) { return v.V1[f], v.OK1 }
-			name := feature.Descriptions[f].Name + " over 1 s"
+			name := f.Words() + ", over 1 s"
 			if four {
 				spread = func(p *Profile) *Spread { return &p.Fours[f] }
 				seen = func(_ *adapter, v *View) (float64, bool) { return v.V4[f], v.OK4 }
-				name = feature.Descriptions[f].Name + " over 4 s"
+				name = f.Words() + ", over 4 s"
 			}
 			// As far again as the baseline reached from end to end, in half each way.
 			reach := func(p *Profile) float64 { return max((spread(p).Max-spread(p).Min)/2, 2*sigmaFloor[f]) }
@@ -62,7 +62,7 @@ var limits = func() []limit {
 		}
 	}
 	content := func(name string, at func(*Profile) *Spread, seen func(*adapter, *View) (float64, bool)) {
-		all = append(all, limit{"least volume without padding over " + name, true, false, func(p *Profile) *float64 { return &at(p).Min }, seen,
+		all = append(all, limit{"least bit rate without padding, over " + name, true, false, func(p *Profile) *float64 { return &at(p).Min }, seen,
 			func(p *Profile) float64 { return max((at(p).Max-at(p).Min)/2, 2*sigmaFloor[feature.ByteRate]) }})
 	}
 	content("1 s", func(p *Profile) *Spread { return &p.Content1 }, func(_ *adapter, v *View) (float64, bool) { return contentRate(&v.S1, &v.V1), v.OK1 })
@@ -80,20 +80,20 @@ var limits = func() []limit {
 		all = append(all, limit{"greatest " + name, false, true, at, seen, func(p *Profile) float64 { return max(reach, *at(p)/2) }})
 	}
 	greatest("silence", func(p *Profile) *float64 { return &p.MaxGap }, 20e6, func(_ *adapter, v *View) (float64, bool) { return float64(v.Hop.MaxGap), v.Hop.Packets > 0 })
-	greatest("loss in a hop", func(p *Profile) *float64 { return &p.MaxLost }, 2, func(_ *adapter, v *View) (float64, bool) { return float64(v.Hop.Lost), true })
-	greatest("share of known runs", func(p *Profile) *float64 { return &p.LoopMax }, 0.05, func(_ *adapter, v *View) (float64, bool) { return loopShare(&v.S4), true })
-	greatest("share of known payloads", func(p *Profile) *float64 { return &p.RepeatMax }, 0.05, func(_ *adapter, v *View) (float64, bool) { return repeatShare(&v.S4), true })
-	greatest("step of the volume", func(p *Profile) *float64 { return &p.StepMax }, 0.03, func(a *adapter, _ *View) (float64, bool) { return a.greatestStep() })
-	greatest("tick", func(p *Profile) *float64 { return &p.TickMax }, 0.1, func(_ *adapter, v *View) (float64, bool) { return v.S4.Tick(), v.S4.TickCount >= tickLeast })
-	all = append(all, limit{"least spread of the pace", false, false, func(p *Profile) *float64 { return &p.PaceMin },
+	greatest("loss in a quarter of a second", func(p *Profile) *float64 { return &p.MaxLost }, 2, func(_ *adapter, v *View) (float64, bool) { return float64(v.Hop.Lost), true })
+	greatest("share of picture sizes that come again", func(p *Profile) *float64 { return &p.LoopMax }, 0.05, func(_ *adapter, v *View) (float64, bool) { return loopShare(&v.S4), true })
+	greatest("share of pictures that come again", func(p *Profile) *float64 { return &p.RepeatMax }, 0.05, func(_ *adapter, v *View) (float64, bool) { return repeatShare(&v.S4), true })
+	greatest("change of the bit rate in 8 s", func(p *Profile) *float64 { return &p.StepMax }, 0.03, func(a *adapter, _ *View) (float64, bool) { return a.greatestStep() })
+	greatest("beat of 1 ms in the arrivals", func(p *Profile) *float64 { return &p.TickMax }, 0.1, func(_ *adapter, v *View) (float64, bool) { return v.S4.Tick(), v.S4.TickCount >= tickLeast })
+	all = append(all, limit{"least spread of the pace, over 10 s", false, false, func(p *Profile) *float64 { return &p.PaceMin },
 		func(_ *adapter, v *View) (float64, bool) { return paceSpread(&v.S10), v.Full },
 		func(p *Profile) float64 { return p.PaceMin / 4 }})
 	return all
 }()
 
 var counterNames = [counters]string{
-	echoes: "echoes", violations: "violations of order", twoContents: "numbers used twice",
-	aliens: "alien packets", jumps: "jumps", stale: "stale packets", overCap: "packets over the cap",
+	echoes: "payloads sent again at once", violations: "breaks of order", twoContents: "numbers used twice",
+	aliens: "packets that are not the stream's", jumps: "jumps of the numbering", stale: "packets sent again late", overCap: "packets over the cap",
 }
 
 // adapter moves a profile's limits towards what normal windows show, slowly and no

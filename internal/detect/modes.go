@@ -97,6 +97,9 @@ func (r *regime) score(v *View, s *Settings) {
 		e := d.Score(v)
 		e.Advisory = r.advisory[i]
 		s.weigh(&e, gain)
+		if e.Text != "" && gain > 0 && gain != 1 {
+			e.Text += fmt.Sprintf(", at present from %.0f %% of its limit on", 100/gain)
+		}
 		if !e.Advisory {
 			r.worst = max(r.worst, e.Score)
 		}

@@ -56,7 +56,7 @@ func TestAdaptingIsSlowAndBounded(t *testing.T) {
 	p.e.Settle()
 	r := p.e.regimes[0]
 	anchor := *r.mode.Anchor
-	i := limitNamed(t, "least byte-rate over 4 s")
+	i := limitNamed(t, "least bit rate, over 4 s")
 	reach := r.adapter.reach[i]
 	p.s.scale = 0.4
 	p.run(20)
@@ -95,7 +95,7 @@ func TestNothingIsLearnedFromWhatAccuses(t *testing.T) {
 	if len(p.alarms) == 0 {
 		t.Fatal("no alarm")
 	}
-	i := limitNamed(t, "least byte-rate over 4 s")
+	i := limitNamed(t, "least bit rate, over 4 s")
 	if m := p.e.regimes[0].adapter.moved[i]; m > 0.02 {
 		t.Errorf("the limit followed by %.3f octaves", m)
 	}

@@ -26,7 +26,7 @@ var featureWords = [Features]string{
 func (f Feature) Say(x float64) string {
 	switch f {
 	case PacketRate, FrameRate:
-		return fmt.Sprintf("%.3g/s", math.Exp2(x))
+		return digits(math.Exp2(x)) + "/s"
 	case ByteRate, PeakRate:
 		return BitRate(math.Exp2(x))
 	case SizeMean, SizeDeviation, SizeRange:
@@ -36,24 +36,32 @@ func (f Feature) Say(x float64) string {
 	case FrameSize:
 		return Bytes(math.Exp2(x))
 	case FramePackets:
-		return fmt.Sprintf("%.3g", math.Exp2(x))
+		return digits(math.Exp2(x))
 	case PaceMedian: // ns a byte, of a histogram that begins at a half
 		return Microseconds(math.Exp2(x-1)/1000) + " a byte"
 	case PaceSpread:
-		return fmt.Sprintf("a factor of %.3g", math.Exp2(x))
+		return "a factor of " + digits(math.Exp2(x))
 	case FrameVariation, LossShare:
-		return fmt.Sprintf("%.3g %%", 100*x)
+		return digits(100*x) + " %"
 	case MediaRate:
 		return fmt.Sprintf("%.3g of real time", x)
 	}
 	return ""
 }
 
+// digits says a number in three digits, or more where it has more before its point.
+func digits(x float64) string {
+	if math.Abs(x) >= 999.5 {
+		return fmt.Sprintf("%.0f", x)
+	}
+	return fmt.Sprintf("%.3g", x)
+}
+
 // BitRate says bytes a second as bits a second.
 func BitRate(bytesPerSecond float64) string {
 	switch bits := 8 * bytesPerSecond; {
 	case bits >= 999.5e3:
-		return fmt.Sprintf("%.3g Mb/s", bits/1e6)
+		return digits(bits/1e6) + " Mb/s"
 	case bits >= 999.5:
 		return fmt.Sprintf("%.3g kb/s", bits/1e3)
 	default:
@@ -64,7 +72,7 @@ func BitRate(bytesPerSecond float64) string {
 // Bytes says a size.
 func Bytes(n float64) string {
 	if n >= 9999.5 {
-		return fmt.Sprintf("%.3g kB", n/1000)
+		return digits(n/1000) + " kB"
 	}
 	return fmt.Sprintf("%.0f bytes", n)
 }
@@ -73,7 +81,7 @@ func Bytes(n float64) string {
 func Microseconds(us float64) string {
 	switch {
 	case us >= 999.5e3:
-		return fmt.Sprintf("%.3g s", us/1e6)
+		return digits(us/1e6) + " s"
 	case us >= 999.5:
 		return fmt.Sprintf("%.3g ms", us/1e3)
 	case us >= 0.9995:

@@ -101,7 +101,7 @@ func TestEveryFeatureHasWords(t *testing.T) {
 		x    float64
 		want string
 	}{
-		{ByteRate, 18, "2.1 Mb/s"}, {ByteRate, 13.3, "80.7 kb/s"}, {ByteRate, 3, "64 b/s"}, {FrameRate, 4.644, "25/s"},
+		{ByteRate, 18, "2.1 Mb/s"}, {ByteRate, 13.3, "80.7 kb/s"}, {ByteRate, 3, "64 b/s"}, {FrameRate, 4.644, "25/s"}, {PacketRate, 11, "2048/s"}, {PaceSpread, 14, "a factor of 16384"},
 		{SizeMean, 1316, "1316 bytes"}, {IATMean, 10, "1.02 ms"}, {IATMedian, 5, "32 µs"}, {FrameSize, 15, "32.8 kB"},
 		{PaceMedian, 4, "8 ns a byte"}, {PaceSpread, 1, "a factor of 2"}, {FrameVariation, 0.25, "25 %"}, {MediaRate, 1, "1 of real time"},
 	} {

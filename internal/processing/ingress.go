@@ -146,7 +146,7 @@ func (g *ingressLog) says(now time.Time) string {
 	case g.steady(now) && g.share() > 0 && g.share() < 1/sameFactor:
 		return fmt.Sprintf("ingress: %.1f s ago the source was as ever at the device, %s, and %.0f %% of that arrives: the rest was lost or taken out after it", now.Sub(g.At).Seconds(), rateText(g.Rate), 100*g.share())
 	case g.steady(now):
-		return fmt.Sprintf("ingress: %.1f s ago the source was as ever at the device, %s: what had changed by then changed after it", now.Sub(g.At).Seconds(), rateText(g.Rate))
+		return fmt.Sprintf("ingress: %.1f s ago the source was as ever at the device, %s: whatever changed until then was changed behind it", now.Sub(g.At).Seconds(), rateText(g.Rate))
 	}
 	return fmt.Sprintf("ingress: at the device too the rate is another, %s after %s: it is the source's own", rateText(g.Rate), rateText(g.Usual))
 }

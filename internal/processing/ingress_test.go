@@ -23,7 +23,7 @@ func TestWhatIngressSays(t *testing.T) {
 		share float64       // of it that arrives
 		want  string        // empty: nothing
 	}{
-		{"as ever", &second, 0, 1, "as ever at the device, 800 kb/s: what had changed by then changed after it"},
+		{"as ever", &second, 0, 1, "as ever at the device, 800 kb/s: whatever changed until then was changed behind it"},
 		{"less arrives", &second, 0, 0.5, "50 % of that arrives"},
 		{"stopped", with(func(i *gkrp.Ingress) { i.Packets, i.Bytes, i.GapMs, i.IdleMs, i.Marks = 0, 0, 2500, 2500, nil }), 0, 0, "nothing has come in at the device for 2.5 s"},
 		{"a third of the rate", with(func(i *gkrp.Ingress) { i.Bytes /= 3 }), 0, 1, "267 kb/s after 800 kb/s: it is the source's own"},
