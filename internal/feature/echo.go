@@ -21,6 +21,34 @@ const (
 	stamped        // begins one, with its time in it
 )
 
+// A copied TS packet keeps its continuity counter, which one of sixteen that only hold
+// the same picture has. So a payload that comes again with its counter is an echo wherever
+// it is alone: tables and sound may stand between it and the fresh ones.
+
+// loneState follows the packets inside of pictures and sound, whatever stands between.
+type loneState struct {
+	fresh  bool // the one before was
+	copied bool // and the last one is a copy of an earlier one
+}
+
+func (s *loneState) next(known, copied bool) (echo bool) {
+	echo = s.copied && !known
+	s.copied = s.fresh && copied
+	s.fresh = !known
+	return echo
+}
+
+// copyTable remembers the last payloads with their counters.
+type copyTable [256]uint32
+
+// seen looks hash up and stores it.
+func (t *copyTable) seen(hash uint64) bool {
+	place, print := &t[hash>>32%uint64(len(t))], uint32(hash)
+	was := *place == print
+	*place = print
+	return was
+}
+
 // echoState follows what packets hold over consecutive ones.
 type echoState struct {
 	before, last echoClass
@@ -48,6 +76,8 @@ func (s *echoState) next(c echoClass, kind uint32, consecutive bool) (echo bool)
 // echoFinder looks for echoes among the first TS packets of payloads.
 type echoFinder struct {
 	state  echoState
+	lone   loneState
+	copies copyTable
 	recent recentTable
 	stamps stampTable
 }
@@ -55,8 +85,11 @@ type echoFinder struct {
 func newEchoFinder() *echoFinder { return &echoFinder{recent: newRecentTable()} }
 
 // observe takes the elementary stream bytes b of the first TS packet of a payload of
-// wire bytes, and reports an echo. kind tells PIDs apart.
-func (e *echoFinder) observe(b []byte, where part, kind uint32, wire int, at int64, consecutive bool) bool {
+// wire bytes, whose continuity counter is cc, and reports an echo. kind tells PIDs apart.
+func (e *echoFinder) observe(b []byte, where part, kind uint32, cc byte, wire int, at int64, consecutive bool) bool {
+	if !consecutive {
+		e.lone = loneState{}
+	}
 	least := visibleLeast
 	if where == stamped {
 		least = stampedLeast
@@ -70,11 +103,15 @@ func (e *echoFinder) observe(b []byte, where part, kind uint32, wire int, at int
 		e.state.next(otherPacket, kind, consecutive)
 		return e.stamps.seen(hashBytes(uint64(wire), b))
 	}
-	if e.recent.seen(hashVisible(uint64(wire), b), uint32(at/1e6)) && rich(b) {
+	hash := hashVisible(uint64(wire), b)
+	copied := e.copies.seen(mix(hash, uint64(cc)))
+	if e.recent.seen(hash, uint32(at/1e6)) && rich(b) {
 		e.state.next(knownInside, kind, consecutive)
+		e.lone.next(true, copied)
 		return false
 	}
-	return e.state.next(freshInside, kind, consecutive)
+	alone := e.lone.next(false, false)
+	return e.state.next(freshInside, kind, consecutive) || alone
 }
 
 // recentTable remembers the payloads of the last [echoAge]. An entry is a fingerprint

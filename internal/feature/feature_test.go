@@ -420,6 +420,20 @@ func TestEchoes(t *testing.T) {
 			}
 		}, 0},
 		"a time again": {func(ps []Packet) { ps[120].Payload = ps[108].Payload }, 1},
+		"a copied packet, a table behind it": {func(ps []Packet) {
+			ps[100].Payload, ps[101].Payload[2] = ps[91].Payload, 0x10
+			ps[101].Payload[1] = 0x40
+		}, 1},
+		"the same with its own counter": {func(ps []Packet) {
+			copy(ps[100].Payload[4:], ps[91].Payload[4:])
+			ps[101].Payload[1], ps[101].Payload[2] = 0x40, 0x10
+		}, 0},
+		"a picture again with its counters": {func(ps []Packet) {
+			for i := 109; i < 120; i++ {
+				ps[i].Payload = ps[i-48].Payload
+			}
+			ps[114].Payload = append([]byte{0x47, 0x40, 0x10, 0x10}, ps[114].Payload[4:]...)
+		}, 0},
 	} {
 		if got := ts(c.change); got != c.want {
 			t.Errorf("%s: %d echoes, want %d", name, got, c.want)

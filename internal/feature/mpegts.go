@@ -96,7 +96,7 @@ func (m *Meter) observeTS(p *Packet, consecutive bool) {
 		b = m.tsRun(b, t, p.At)
 	}
 	first := len(b) == len(p.Payload)
-	if !first && m.echo.observe(p.Payload[4:tsSize], inside, uint32(t.pid-1), p.Wire, p.At, consecutive) {
+	if !first && m.echo.observe(p.Payload[4:tsSize], inside, uint32(t.pid-1), p.Payload[3]&15, p.Wire, p.At, consecutive) {
 		m.w.Echoes++
 	}
 	for ; len(b) >= 4; first = false {
@@ -108,7 +108,7 @@ func (m *Meter) observeTS(p *Packet, consecutive bool) {
 		if where == inside {
 			m.sample(es, p.At)
 		}
-		if first && m.echo.observe(es, where, uint32(t.pid-1), p.Wire, p.At, consecutive) {
+		if first && m.echo.observe(es, where, uint32(t.pid-1), one[3]&15, p.Wire, p.At, consecutive) {
 			m.w.Echoes++
 		}
 		if whole && where == inside && header&0x10 != 0 {
