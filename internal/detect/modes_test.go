@@ -256,3 +256,27 @@ func TestConfined(t *testing.T) {
 		t.Error("a regime may lie elsewhere")
 	}
 }
+
+// TestChoose: the newest regime of a name is judged by, and left where another fits.
+func TestChoose(t *testing.T) {
+	p := play(1)
+	p.run(learn)
+	own := p.e.Settle()
+	e := ResumeModes([]Mode{{Name: "day", Anchor: own}, {Name: "night", Anchor: own}, {Name: "night", Anchor: own}, {Anchor: own}}, 0, Settings{Sensitivity: 0.5})
+	now := func() int {
+		_, now := e.Keep()
+		return now
+	}
+	if !e.Choose("night") || now() != 2 {
+		t.Errorf("judged by %d", now())
+	}
+	if e.Choose("dusk") || now() != 2 {
+		t.Errorf("an unknown regime: judged by %d", now())
+	}
+	if e.dwell < modeDwell {
+		t.Error("a declared regime is held to, whatever fits")
+	}
+	if !e.Choose("day") || now() != 0 {
+		t.Errorf("judged by %d", now())
+	}
+}

@@ -142,6 +142,9 @@ func TestOtherSourcesRunNothing(t *testing.T) {
 	if _, ok := s.(runner); ok {
 		t.Error("a file runs an encoder")
 	}
+	if s, err := OpenSource("udp://127.0.0.1:0", SourceOptions{Regime: "day"}); err == nil || !strings.Contains(err.Error(), "planned-change") {
+		t.Errorf("%v, %v", s, err)
+	}
 	if err := change(s, SourceFile{Spec: "exec:true"}); err == nil || !strings.Contains(err.Error(), "restart the agent") {
 		t.Errorf("%v", err)
 	}
@@ -157,7 +160,11 @@ func TestRestartsAreTold(t *testing.T) {
 		version gkrp.Version
 		tells   bool
 	}{{"exec:cat '" + clip + "'; sleep 1; exit 7", gkrp.Version3, true}, {"exec:cat '" + clip + "'; sleep 1; exit 7", gkrp.Version2, false}, {clip, gkrp.Version3, false}} {
-		s, err := OpenSource(row.spec, SourceOptions{Regime: "day"})
+		regime := ""
+		if strings.HasPrefix(row.spec, "exec:") {
+			regime = "day"
+		}
+		s, err := OpenSource(row.spec, SourceOptions{Regime: regime})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -48,6 +48,8 @@ func TestCommandErrors(t *testing.T) {
 		"no such token file":    {Command{Source: []string{clip}, Join: "@/no/such"}, "--join"},
 		"bad token":             {Command{Source: []string{clip}, Join: "hello"}, "gkj1."},
 		"no such file":          {Command{Source: []string{"none.ts"}, State: joined}, "no such file"},
+		"no such source file":   {Command{Source: []string{"@/no/such"}, State: joined}, "source @: open /no/such"},
+		"empty source file":     {Command{Source: []string{"@" + file}, State: joined}, "it names no source"},
 		"bad level":             {Command{Source: []string{clip}, LogLevel: "loud"}, "--log-level"},
 		"state is a file":       {Command{Source: []string{clip}, State: file}, "choose another with --state"},
 		"nobody at the broker":  {Command{Source: []string{clip}, State: joined}, "connection refused"},

@@ -116,6 +116,18 @@ func OpenSource(spec string, o SourceOptions) (Source, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	p, runs, err := programOf(spec)
+	if err != nil {
+		return nil, err
+	}
+	if runs {
+		s := newExecSource(p, o.Log)
+		s.as = o.Regime
+		return s, nil
+	}
+	if o.Regime != "" {
+		return nil, fmt.Errorf("source: regime %s: only a source that the agent runs a program for (exec:, srt://, rtsp://, rist://) has one; announce changes of others with gaitkeeper planned-change", o.Regime)
+	}
 	if spec == "-" {
 		if o.Stdin == nil {
 			return nil, errors.New("source -: there is no standard input to read")
@@ -138,13 +150,6 @@ func OpenSource(spec string, o SourceOptions) (Source, error) {
 			return openUDP(u, o)
 		}
 		return openRTP(u, o)
-	}
-	if p, ok, err := programOf(spec); err != nil {
-		return nil, err
-	} else if ok {
-		s := newExecSource(p, o.Log)
-		s.as = o.Regime
-		return s, nil
 	}
 	return nil, fmt.Errorf("source %q: %q is no kind of source: use udp://, rtp://, srt://, rtsp://, rist://, file:, exec: or -", hideCredentials(spec), scheme)
 }

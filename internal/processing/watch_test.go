@@ -373,6 +373,38 @@ func TestTriggersStayWithinTheBudget(t *testing.T) {
 	})
 }
 
+// TestPlannedChangeIsStored, and that it was taken back as well.
+func TestPlannedChangeIsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, behaviourConfig())
+		serveSeals(w)
+		d := w.enroll("cam-1")
+		d.run()
+		f := w.film(d)
+		time.Sleep(40 * time.Second)
+		plan := func(long time.Duration) time.Time {
+			i, err := bus.ProcessingPlanned.Do(context.Background(), w.memory.Conn(), bus.PlannedRequest{Stream: "cam-1", For: long})
+			if err != nil {
+				t.Error(err)
+			}
+			time.Sleep(2 * time.Second)
+			w.crash()
+			w.start()
+			time.Sleep(3 * time.Second)
+			return i.Planned
+		}
+		if until, now := plan(10*time.Minute), w.profile("").Planned; now.IsZero() || now.After(until) || until.Sub(now) > time.Second {
+			t.Errorf("planned until %v, after a restart until %v", until, now)
+		}
+		if plan(0); !w.profile("").Planned.IsZero() {
+			t.Error("what was taken back is planned again after a restart")
+		}
+		f.stop()
+		d.kill()
+		w.close()
+	})
+}
+
 func TestAskingAboutBehaviour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, behaviourConfig())
