@@ -136,7 +136,7 @@ func TestEval(t *testing.T) {
 		{"t_start":40,"t_end":60,"kind":"exfil_append","malicious":true},{"t_start":32,"t_end":33,"kind":"nothing"}]}`)
 	write(t, filepath.Join(dir, "quiet.json"), `{"capture":"quiet","baseline_end_s":30,"duration_s":60}`)
 
-	status, out, errs := gaitkeeper(t.Context(), "eval", "--baseline=30s", "--json", "--plot", filepath.Join(dir, "plot.html"), dir)
+	status, out, errs := gaitkeeper(t.Context(), "eval", "--baseline=30s", "--ablation", "--json", "--plot", filepath.Join(dir, "plot.html"), dir)
 	if status != 0 {
 		t.Fatalf("status %d: %s", status, errs)
 	}
@@ -147,7 +147,17 @@ func TestEval(t *testing.T) {
 	if r.All.Detected != 1 || r.All.Events != 1 || r.All.False != 0 || r.Source.Detected != 1 || len(r.ROC) == 0 {
 		t.Errorf("%+v", r.All)
 	}
-	if status, out, _ = gaitkeeper(t.Context(), "eval", "--baseline=30s", dir); status != 0 || !strings.Contains(out, "exfil_append") {
+	found := map[string]bool{}
+	for _, d := range r.Ablation {
+		found[d.Detector] = d.Alone.Detected == 1 && d.Alone.False == 0
+		if d.Advisory && d.Change.Detected != 1 {
+			t.Errorf("with %s the engine finds %d, want 1", d.Detector, d.Change.Detected)
+		}
+	}
+	if len(found) < 20 || !found["over-cap"] || found["absence"] {
+		t.Errorf("%d detectors alone; over-cap finds it %v, absence %v; want some 25, true and false", len(found), found["over-cap"], found["absence"])
+	}
+	if status, out, _ = gaitkeeper(t.Context(), "eval", "--ablation", "--baseline=30s", dir); status != 0 || !strings.Contains(out, "advises") || !strings.Contains(out, "exfil_append") {
 		t.Errorf("status %d: %s", status, out)
 	}
 	write(t, filepath.Join(dir, "gone.json"), `{"capture":"gone"}`)

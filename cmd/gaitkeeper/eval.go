@@ -23,6 +23,7 @@ type evalCommand struct {
 	Repeats  bool     `help:"Judge also where a quiet recording's content comes a second time."`
 	Tuned    bool     `help:"Let thresholds that begin far off tune themselves by a simulated operator's answers, each capture as a stream, and compare ways to do it. Takes minutes."`
 	JSON     bool     `name:"json" help:"Print JSON."`
+	Ablation bool     `help:"Show what each detector finds alone, and what changes without it."`
 	List     bool     `help:"List every false alarm with its evidence and the harmless events around it."`
 	Figures  string   `type:"path" placeholder:"DIR" help:"Write roc.svg and time.svg, and with --trace traces.svg, into a directory."`
 	Trace    []string `placeholder:"CAPTURE" help:"With --figures, draw this capture's scores. Repeatable."`
@@ -36,6 +37,7 @@ type evalReport struct {
 	ROC    []detect.Result `json:"roc"`    // of any class, over thresholds
 
 	ROCSource []detect.Result `json:"roc_source"`
+	Ablation  []ablated       `json:"ablation,omitempty"`
 }
 
 // pathKinds are attacks that nobody can tell from a change of the network at the
@@ -65,6 +67,7 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 		c.Captures = c.Labels
 	}
 	all, source := map[string][]detect.Reading{}, map[string][]detect.Reading{}
+	var parts ablation
 	var at [len(thresholds)]sweep
 	for i := range at {
 		at[i] = sweep{map[string][]detect.Reading{}, map[string][]detect.Reading{}}
@@ -82,6 +85,7 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 		if l.Baseline > 0 { // what is not clean any more is not learned from
 			flags.Baseline = min(flags.Baseline, time.Duration(l.Baseline*float64(time.Second)))
 		}
+		parts.begin()
 		var decisions [len(thresholds)]*detect.Decision
 		for i := range decisions {
 			decisions[i] = detect.NewDecision()
@@ -94,6 +98,9 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 			all[l.Capture] = append(all[l.Capture], reading)
 			if line.Class == detect.Source || line.Class == detect.Proof {
 				source[l.Capture] = append(source[l.Capture], reading)
+			}
+			if c.Ablation {
+				parts.add(l.Capture, line.T, engine.Evidence())
 			}
 			for i, threshold := range thresholds {
 				at[i].add(l.Capture, line.T, decisions[i], engine.Evidence(), threshold)
@@ -123,10 +130,15 @@ func (c *evalCommand) Run(ctx context.Context, con console) error {
 			return err
 		}
 	}
+	report.Ablation = parts.results(labels)
 	if c.JSON {
 		return printJSON(con.out, report)
 	}
-	return report.print(con.out, c.List)
+	if err := report.print(con.out, c.List); err != nil || !c.Ablation {
+		return err
+	}
+	fmt.Fprintln(con.out)
+	return printAblation(con.out, report.Ablation, report.All)
 }
 
 // thresholds are the limits on the score that are compared.
