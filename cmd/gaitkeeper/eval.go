@@ -22,6 +22,8 @@ type evalCommand struct {
 	Captures string   `type:"existingdir" placeholder:"DIR" help:"Directory of the captures NAME.pcap[.gz] or NAME.pcapng[.gz], instead of that of the labels."`
 	Repeats  bool     `help:"Judge also where a quiet recording's content comes a second time."`
 	Tuned    bool     `help:"Let thresholds that begin far off tune themselves by a simulated operator's answers, each capture as a stream, and compare ways to do it. Takes minutes."`
+	Join     bool     `help:"With --tuned, the captures of one encoder and footage are one stream. Weights for a fleet are not searched then."`
+	Days     int      `default:"6" help:"With --tuned, so many days of every stream are put together to see how the budget is kept; 0: none."`
 	JSON     bool     `name:"json" help:"Print JSON."`
 	Ablation bool     `help:"Show what each detector finds alone, and what changes without it."`
 	List     bool     `help:"List every false alarm with its evidence and the harmless events around it."`

@@ -6,11 +6,13 @@ import (
 	"io"
 	"math"
 	"strings"
+
+	"github.com/gaitkeeper/gaitkeeper/internal/tune"
 )
 
 // tunedReport is what eval --tuned prints as JSON.
 type tunedReport struct {
-	Fixed  tunedPoint       `json:"best_fixed"`
+	Fixed  []tunedFixed     `json:"fixed"` // of each start
 	Folds  []tunedFoldNames `json:"folds"`
 	Curves []tunedCurve     `json:"curves"`
 	New    []tunedFold      `json:"new_streams"`
@@ -30,6 +32,7 @@ type tunedCurve struct {
 	Runs   [][]tunedPoint `json:"tuned_on"` // on the captures that were answered for
 	Held   [][]tunedPoint `json:"held_out"` // on the others
 	Lost   [][]string     `json:"lost"`     // of each seed: attacks among the former that are not found at the end
+	Rails  tunedRails     `json:"rails"`    // of all seeds
 }
 
 // at gives mean, least and most of a number of all seeds after some answers.
@@ -43,13 +46,33 @@ func at(runs [][]tunedPoint, n int, of func(tunedPoint) float64) (mean, least, m
 	return mean, least, most
 }
 
+// bound0 is the least bound that so much traffic shows, one doubtful alarm let through by
+// half.
+func bound0(p tunedPoint) float64 {
+	quiet := tune.Stats{False: 0.5, Hours: p.Hours}
+	return quiet.Bound()
+}
+
 func (r tunedReport) print(w io.Writer) error {
-	f := r.Fixed
-	fmt.Fprintf(w, "Best fixed cut-off %.2f, chosen with the labels: detected %.0f of %.0f, %.0f false in %.2f h (at most %.1f an hour), cost %.2f\n\n", f.Cutoff, f.Detected, f.Events, f.False, f.Hours, f.Bound, f.Cost)
+	for _, f := range r.Fixed {
+		fmt.Fprintf(w, "Fixed cut-offs for all streams, every detector with a weight of %g; so much traffic can show %.2f false an hour:\n", f.Weight, max(tunedGoal.Budget, bound0(f.Best)))
+		rows := [][]string{{"CUT-OFF", "DETECTED", "FALSE", "HOURS", "AT MOST/H", "COST"}}
+		for i, p := range append(f.Points, f.Best) {
+			name := fmt.Sprintf("%.2f", p.Cutoff)
+			if i == len(f.Points) {
+				name = "best: " + name
+			}
+			rows = append(rows, []string{name, fmt.Sprintf("%.0f of %.0f", p.Detected, p.Events), fmt.Sprintf("%.0f", p.False), fmt.Sprintf("%.2f", p.Hours), fmt.Sprintf("%.2f", p.Bound), fmt.Sprintf("%.2f", p.Cost)})
+		}
+		if err := table(w, rows); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+	}
 	for k, f := range r.Folds {
 		fmt.Fprintf(w, "Half %d: tuned on %s; judged on %s.\n", k+1, strings.Join(f.TunedOn, " "), strings.Join(f.Judged, " "))
 	}
-	fmt.Fprintln(w, "Every capture is tuned on in one half and held out in the other: nobody answered for it there, and it begins with the middle of what was found for the others. The plot shows the held-out cost.")
+	fmt.Fprintln(w, "Every capture is tuned on in one half and held out in the other: nobody answered for it there, and it begins with what a new stream would. The plot shows the held-out cost.")
 	rows := [][]string{{"START", "METHOD", "ANSWERS", "JUDGED ON", "COST", "FALSE", "AT MOST/H", "DETECTED", "CUT-OFF"}}
 	for i := range r.Curves {
 		c := &r.Curves[i]
@@ -72,26 +95,35 @@ func (r tunedReport) print(w io.Writer) error {
 	if err := table(w, rows); err != nil {
 		return err
 	}
+	fmt.Fprintln(w)
 	for _, c := range r.Curves {
+		fmt.Fprintf(w, "%s, %s: %d settings came to decide; %d were rejected in the shadow, %d taken back while they were young; %d times an operator had to ask because too little was known, %d times that was too little as well.\n",
+			c.Start, c.Method, c.Rails.Live, c.Rails.Rejected, c.Rails.Taken, c.Rails.Asked, c.Rails.Refused)
 		for seed, lost := range c.Lost {
 			if c.Method == "controller" && len(lost) > 0 {
 				fmt.Fprintf(w, "%s, %s, seed %d: not found at the end, of what was answered for: %s\n", c.Start, c.Method, seed, strings.Join(lost, "; "))
 			}
 		}
 	}
-	fmt.Fprintln(w, "\nWeights and persistence for the fleet, found on the half that was tuned on, judged on the half that was held out (equal numbers of trials; the difference with its 95 % interval, captures drawn anew):")
-	rows = [][]string{{"METHOD", "FALSE", "HOURS", "AT MOST/H", "DETECTED", "COST", "AGAINST THE CONTROLLER", "SECONDS"}}
-	for _, n := range r.New {
-		rows = append(rows, []string{n.Method, fmt.Sprintf("%.1f", n.False), fmt.Sprintf("%.2f", n.Hours), fmt.Sprintf("%.1f", n.Bound), fmt.Sprintf("%.1f of %.0f", n.Detected, n.Events), fmt.Sprintf("%.2f (%.2f to %.2f)", n.Cost, n.Least, n.Most),
-			fmt.Sprintf("%+.2f (%+.2f to %+.2f)", n.Against[0], n.Against[1], n.Against[2]), fmt.Sprintf("%.1f", n.Seconds)})
+	if len(r.New) > 0 {
+		fmt.Fprintln(w, "\nWeights and persistence for the fleet, found on the half that was tuned on, judged on the half that was held out (equal numbers of trials; the difference with its 95 % interval, captures drawn anew):")
+		rows = [][]string{{"METHOD", "FALSE", "HOURS", "AT MOST/H", "DETECTED", "COST", "AGAINST THE CONTROLLER", "SECONDS"}}
+		for _, n := range r.New {
+			rows = append(rows, []string{n.Method, fmt.Sprintf("%.1f", n.False), fmt.Sprintf("%.2f", n.Hours), fmt.Sprintf("%.1f", n.Bound), fmt.Sprintf("%.1f of %.0f", n.Detected, n.Events), fmt.Sprintf("%.2f (%.2f to %.2f)", n.Cost, n.Least, n.Most),
+				fmt.Sprintf("%+.2f (%+.2f to %+.2f)", n.Against[0], n.Against[1], n.Against[2]), fmt.Sprintf("%.1f", n.Seconds)})
+		}
+		if err := table(w, rows); err != nil {
+			return err
+		}
 	}
-	if err := table(w, rows); err != nil {
-		return err
+	if len(r.Long) == 0 {
+		return nil
 	}
 	fmt.Fprintln(w, "\nBudget over long quiet traffic with drift and changes of the network:")
-	rows = [][]string{{"ONE IN", "STREAM-DAYS", "BUDGET", "FALSE ALARMS, FIRST DAY", "LATER", "ROTATIONS", "MOST IN 3 BUDGETS", "SHARE OF BUDGET"}}
+	rows = [][]string{{"ONE IN", "STREAMS", "DAYS", "FALSE ALARMS, FIRST DAY", "LATER", "ROTATIONS", "GRANTED", "SHARE", "WORST STREAM", "GRANTED IT", "MOST IN 1", "MOST IN 10", "NONE LEFT", "WORST", "REJECTED", "TAKEN BACK"}}
 	for _, l := range r.Long {
-		rows = append(rows, []string{l.Every, fmt.Sprint(l.Days), fmt.Sprint(l.Budget), fmt.Sprint(l.First), fmt.Sprint(l.Later), fmt.Sprint(l.Rotations), fmt.Sprint(l.Worst), fmt.Sprintf("%.0f %%", 100*float64(l.Rotations)/float64(l.Budget))})
+		rows = append(rows, []string{l.Every, fmt.Sprint(l.Streams), fmt.Sprint(l.Days), fmt.Sprint(l.First), fmt.Sprint(l.Later), fmt.Sprint(l.Rotations), fmt.Sprint(l.Budget), fmt.Sprintf("%.0f %%", 100*float64(l.Rotations)/float64(l.Budget)),
+			fmt.Sprint(l.Worst), fmt.Sprintf("%.0f", l.Granted), fmt.Sprint(l.InOne), fmt.Sprint(l.InTen), fmt.Sprintf("%.1f %%", 100*l.Spent), fmt.Sprintf("%.1f %%", 100*l.SpentMost), fmt.Sprint(l.Rejected), fmt.Sprint(l.Taken)})
 	}
 	return table(w, rows)
 }
@@ -104,7 +136,10 @@ func (r tunedReport) svg() []byte {
 	const width, height, left, top = 360.0, 240.0, 46.0, 34.0
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %g" font-family="sans-serif" font-size="11"><rect width="100%%" height="100%%" fill="#fff"/>`, 2*(width+left)+30, height+top+60)
-	lowest, highest := r.Fixed.Cost, r.Fixed.Cost
+	lowest, highest := math.Inf(1), math.Inf(-1)
+	for _, f := range r.Fixed {
+		lowest, highest = min(lowest, f.Best.Cost), max(highest, f.Best.Cost)
+	}
 	for i := range r.Curves {
 		for n := range tunedAnswers + 1 {
 			_, least, most := at(r.Curves[i].Held, n, func(p tunedPoint) float64 { return p.Cost })
@@ -125,7 +160,7 @@ func (r tunedReport) svg() []byte {
 		for n := 0; n <= tunedAnswers; n += 5 {
 			fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="middle">%d</text>`, x(n), top+height+14, n)
 		}
-		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="middle">answers for each stream</text><path d="M%.1f %.1fh%g" stroke="#333" stroke-dasharray="4 3"/>`, x0+width/2, top+height+30, x0, y(r.Fixed.Cost), width)
+		fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="middle">answers for each stream</text><path d="M%.1f %.1fh%g" stroke="#333" stroke-dasharray="4 3"/>`, x0+width/2, top+height+30, x0, y(r.Fixed[panel].Best.Cost), width)
 		for i := range r.Curves {
 			c := &r.Curves[i]
 			if c.Start != start.name {

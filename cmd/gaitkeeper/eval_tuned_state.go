@@ -18,7 +18,9 @@ type tunedState struct {
 	labels []tune.Label
 	spans  []tune.Span
 	wrong  []bool // of each label
-	last   asked  // what the last search was asked
+	watch  tune.Tally
+	rails  tunedRails
+	last   asked // what the last search was asked
 }
 
 // asked is what a search depends on. Asked the same again, with the same seed, it finds the
@@ -48,11 +50,9 @@ func begin(streams []*tunedStream, cutoff float64) []tunedState {
 	return states
 }
 
-// enough is evidence for any proposal: captures have minutes, where a stream has days.
-var enough = tune.Basis{Hours: 24}
-
-// answer has the operator answer one thing, if there is any, and the settings follow it.
-func (st *tunedState) answer(s *tunedStream, now time.Time, rng *rand.Rand) {
+// day lets the stream come once, from some hop on, while its settings are watched and the
+// operator answers one thing, if there is any; then the settings follow the answer.
+func (st *tunedState) day(s *tunedStream, now time.Time, rng *rand.Rand) {
 	type open struct {
 		span tune.Span
 		real bool
@@ -64,6 +64,9 @@ func (st *tunedState) answer(s *tunedStream, now time.Time, rng *rand.Rand) {
 		return slices.ContainsFunc(st.spans, func(sp tune.Span) bool { return sp.From < to && from < sp.To })
 	}
 	alarms := s.replayer.Alarms(s.trace, st.params())
+	pass := func() {
+		st.young(now, tunedGoal, s.trace.Len(), hopsOf(alarms, func(hop int) bool { return st.calledReal(s, hop) }))
+	}
 	for _, sp := range s.truth {
 		if sp.Verdict != tune.Real || known(sp.From, sp.To) {
 			continue
@@ -81,6 +84,7 @@ func (st *tunedState) answer(s *tunedStream, now time.Time, rng *rand.Rand) {
 		}
 	}
 	if len(todo) == 0 {
+		pass()
 		return
 	}
 	o := todo[rng.IntN(len(todo))]
@@ -96,9 +100,33 @@ func (st *tunedState) answer(s *tunedStream, now time.Time, rng *rand.Rand) {
 		sp.Verdict = tune.Real
 	}
 	st.spans = append(st.spans, sp)
-	if done, _ := st.guard.Answer(now, &l, true, missed, tune.Basis{}); len(done) > 0 {
-		st.shadow(s, now, tunedGoal)
+	pass()
+	st.guard.Answer(now, &l, true, missed, tune.Basis{})
+	st.shadowed(s, now, rng)
+}
+
+// calledReal reports whether nothing is blamed for an alarm: the operator called real what
+// it is about, today or when it came before, or it was announced.
+func (st *tunedState) calledReal(s *tunedStream, hop int) bool {
+	in := func(sp tune.Span) bool {
+		return sp.Verdict == tune.Real && sp.From <= hop && hop < sp.To+tune.Aftermath
 	}
+	return slices.ContainsFunc(st.spans, in) ||
+		slices.ContainsFunc(s.truth, func(sp tune.Span) bool { return sp.Verdict == tune.Ignored && sp.From <= hop && hop < sp.To })
+}
+
+// shadowed lets what is in the shadow see the stream from some hop on.
+func (st *tunedState) shadowed(s *tunedStream, now time.Time, rng *rand.Rand) {
+	sh := st.guard.InShadow()
+	if sh == nil {
+		return
+	}
+	from, n := rng.IntN(s.trace.Len()), s.trace.Len()
+	within := min(n, int(shadowFor/hopTime)+2*episodeHops)
+	none := func(int) bool { return false }
+	live := hopsOf(s.replayer.Alarms(s.trace, st.params()), none)
+	alarms := hopsOf(s.replayer.Alarms(s.trace, sh.Params), func(hop int) bool { return st.calledReal(s, hop) })
+	st.shadow(now, tunedGoal, within, turned(alarms, from, n, within), turned(live, from, n, within))
 }
 
 // data is what a method is told.
@@ -118,7 +146,7 @@ func (st *tunedState) data(s *tunedStream) *tune.Data {
 }
 
 // night has a method search, and what it found go through the rails.
-func (st *tunedState) night(s *tunedStream, now time.Time, method string, prior float64, seed uint64) {
+func (st *tunedState) night(s *tunedStream, now time.Time, days int, method string, prior float64, seed uint64) {
 	live := st.params()
 	ask := asked{len(st.labels), live, prior}
 	if ask == st.last && st.guard.InShadow() == nil {
@@ -128,51 +156,23 @@ func (st *tunedState) night(s *tunedStream, now time.Time, method string, prior 
 	d := st.data(s)
 	space := tune.Space{Base: tune.DefaultParams()}
 	rng := rand.New(rand.NewPCG(seed, uint64(len(st.labels))))
-	search := func(m tune.Method) tune.Params {
-		best, _ := tune.Search(&space, tunedGoal, live, d.Judge, m, func(n int) bool { return n < tunedTrials })
-		return space.Params(best.X)
-	}
 	found := tune.Proposal{Params: live}
-	switch method {
-	case "controller":
+	if method == "controller" {
 		found.Params.Sensitivity = episode.SensitivityAt(tune.Control(d, tunedGoal, live, prior))
-	case "bayesian":
-		found.Params = search(&tune.Bayes{Rand: rng})
-	case "random":
-		found.Params = search(tune.Random{Rand: rng})
-	case "grid":
-		found.Params = search(&tune.Grid{Side: tunedTrials, Rand: rng})
+	} else {
+		best, _ := tune.Search(&space, tunedGoal, live, d.Judge, searchBy(method, rng), func(n int) bool { return n < tunedTrials })
+		found.Params = space.Params(best.X)
 	}
 	found.Then = d.Judge(found.Params)
 	found.Bound(d, live)
-	// The revision is the one just read, and there is evidence: it is never refused.
-	_ = st.guard.Propose(now, st.guard.Revision, tune.Setting{By: "tuning", Method: method, Params: found.Params, Basis: enough, Expected: found.Then.Expected()})
-	st.shadow(s, now, tunedGoal)
-}
-
-// shadow lets what is in the shadow see the stream once more: it decides then, unless it
-// alarms more than was expected where what decides does not.
-func (st *tunedState) shadow(s *tunedStream, now time.Time, goal tune.Goal) {
-	sh := st.guard.InShadow()
-	if sh == nil {
-		return
+	// The stream came once for every day that it is known: so much is in its history.
+	hours := d.Judge(live).Hours * float64(days)
+	before := st.rails
+	st.propose(now, tune.Setting{Method: method, Params: found.Params, Basis: tune.Basis{Hours: hours}, Expected: found.Then.Expected()})
+	st.shadowed(s, now, rng)
+	if st.rails.Refused > before.Refused || st.rails.Rejected > before.Rejected {
+		st.last = asked{} // the next night tries again
 	}
-	live := s.replayer.Alarms(s.trace, st.params())
-	alarms := 0
-	for _, a := range s.replayer.Alarms(s.trace, sh.Params) {
-		open := slices.ContainsFunc(live, func(l tune.Alarm) bool { return l.Hop-episodeHops <= a.Hop && a.Hop < l.Hop+episodeHops })
-		told := slices.ContainsFunc(st.spans, func(sp tune.Span) bool {
-			return sp.Verdict == tune.Real && sp.From <= a.Hop && a.Hop < sp.To+tune.Aftermath
-		})
-		if !open && !told {
-			alarms++
-		}
-	}
-	if alarms > goal.Allowed(sh.Expected, float64(s.trace.Len())/episode.HopsPerSecond/3600) {
-		st.guard.Reject(now, "it alarmed too much in the shadow")
-		return
-	}
-	st.guard.Promote(now, 24*time.Hour, "")
 }
 
 // tunedPart is a run on one half of the captures: points after each answer, with what the
@@ -205,23 +205,55 @@ func captureNames(streams []*tunedStream) (out []string) {
 	return out
 }
 
+// fleetAfter is after how many answers for each stream it is looked what new ones begin with.
+var fleetAfter = []int{1, 2, 3, 5, 7, 10, 15, tunedAnswers}
+
+// newCutoff is what streams begin with of which nothing is known, by what the others went
+// through: see [tune.Proposal.ForNew].
+func (p *tunedPart) newCutoff(method string, start float64, seed uint64) float64 {
+	d := &tune.Data{Replayer: p.streams[0].replayer}
+	for i, s := range p.streams {
+		d.Cases = append(d.Cases, p.states[i].data(s).Cases...)
+	}
+	if method == "controller" {
+		return tune.Control(d, tunedGoal, tune.DefaultParams(), start)
+	}
+	space := tune.Space{Base: tune.DefaultParams()}
+	best, _ := tune.Search(&space, tunedGoal, atCutoff(start), d.Judge, searchBy(method, rand.New(rand.NewPCG(seed, 3))), func(n int) bool { return n < tunedTrials })
+	return tune.CutoffOf(space.Params(best.X).Sensitivity)
+}
+
+// searchBy is one of the searches for a single cut-off.
+func searchBy(method string, rng *rand.Rand) tune.Method {
+	switch method {
+	case "bayesian":
+		return &tune.Bayes{Rand: rng}
+	case "random":
+		return tune.Random{Rand: rng}
+	}
+	return &tune.Grid{Side: tunedTrials, Rand: rng}
+}
+
 // tunedRun lets a half of the streams be answered for, and judges the other, whose
-// settings are the middle of those.
+// settings are what new streams begin with.
 func tunedRun(ctx context.Context, streams, judged []*tunedStream, start float64, method string, seed uint64) *tunedPart {
 	p := &tunedPart{streams: streams, judged: judged, states: begin(streams, start)}
-	point := func() {
-		middle := middleCutoff(p.states)
+	fresh := start // what streams begin with of which nothing is known
+	point := func(answers int) {
+		if slices.Contains(fleetAfter, answers) && ctx.Err() == nil {
+			fresh = p.newCutoff(method, start, seed)
+		}
 		own := pointOf(totalTruth(streams, func(i int) tune.Params { return p.states[i].params() }))
-		held := pointOf(totalTruth(judged, func(int) tune.Params { return atCutoff(middle) }))
-		own.Cutoff, held.Cutoff = middle, middle
+		held := pointOf(totalTruth(judged, func(int) tune.Params { return atCutoff(fresh) }))
+		own.Cutoff, held.Cutoff = middleCutoff(p.states), fresh
 		p.own, p.held = append(p.own, own), append(p.held, held)
 	}
-	point()
+	point(0)
 	for n := range tunedAnswers {
 		if ctx.Err() == nil {
-			tunedRound(p.streams, p.states, method, seed, uint64(n))
+			tunedRound(p.streams, p.states, start, method, seed, uint64(n))
 		}
-		point()
+		point(n + 1)
 	}
 	for i, s := range streams {
 		alarms := s.replayer.Alarms(s.trace, p.states[i].params())
@@ -253,14 +285,13 @@ func (st *tunedState) said(sp tune.Span) string {
 	return "nobody was asked about it"
 }
 
-// tunedRound is one answer for each stream, and a night. The prior is the fleet's middle.
-func tunedRound(streams []*tunedStream, states []tunedState, method string, seed, n uint64) {
-	prior := middleCutoff(states)
+// tunedRound is one answer for each stream, and a night. The prior stays what streams began with.
+func tunedRound(streams []*tunedStream, states []tunedState, prior float64, method string, seed, n uint64) {
 	now := tunedDay.Add(time.Duration(n) * 24 * time.Hour)
 	for i, s := range streams {
 		rng := rand.New(rand.NewPCG(seed, n<<16|uint64(i)))
-		states[i].answer(s, now, rng)
-		states[i].night(s, now.Add(12*time.Hour), method, prior, seed<<32|uint64(i))
+		states[i].day(s, now, rng)
+		states[i].night(s, now.Add(12*time.Hour), int(n)+1, method, prior, seed<<32|uint64(i))
 	}
 }
 

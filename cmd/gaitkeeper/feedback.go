@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+	"github.com/gaitkeeper/gaitkeeper/internal/tune"
 )
 
 type feedbackCommand struct {
@@ -34,7 +35,12 @@ func (s server) answer(ctx context.Context, con console, path string, in map[str
 	}
 	fmt.Fprintf(con.out, "%s: %s\n", rep.Stream, rep.Text)
 	if rep.Proposed > 0 {
-		fmt.Fprintf(con.out, "sensitivity %.3f now, %.3f after its time in the shadow\n", rep.Sensitivity, rep.Proposed)
+		what := "more"
+		if rep.Proposed < rep.Sensitivity {
+			what = "less"
+		}
+		fmt.Fprintf(con.out, "it is to notice %s: a detector alarms at %.2f times its limit now, and at %.2f when that was tried beside it for as long as shadow-for says (sensitivity %.3f, then %.3f); how it stands: gaitkeeper tune %s\n",
+			what, tune.CutoffOf(rep.Sensitivity), tune.CutoffOf(rep.Proposed), rep.Sensitivity, rep.Proposed, rep.Stream)
 	}
 	return nil
 }
@@ -91,5 +97,5 @@ func clock(text string, now time.Time) (time.Time, error) {
 		}
 		return t, nil
 	}
-	return time.Time{}, fmt.Errorf("%q is no time: write 15:04, 15:04:05 or 2006-01-02T15:04:05Z", text)
+	return time.Time{}, fmt.Errorf("%q is no time: write a time of day as 15:04 or 15:04:05, or with a date as 2006-01-02T15:04:05Z", text)
 }

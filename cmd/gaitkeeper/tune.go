@@ -32,7 +32,7 @@ func (c *tuneCommand) Run(ctx context.Context, con console) error {
 		return c.fleet(ctx, con)
 	}
 	if c.Stream == "" {
-		return errors.New("name a stream, or ask for --fleet")
+		return errors.New("name a stream (gaitkeeper streams lists them), or say --fleet for all of them")
 	}
 	path := "/v1/streams/" + url.PathEscape(c.Stream) + "/tuning"
 	in := map[string]any{"do": bus.TuningPropose, "by": whoAmI()}
@@ -48,7 +48,7 @@ func (c *tuneCommand) Run(ctx context.Context, con console) error {
 		}
 		in["do"], in["to"] = bus.TuningRevert, to
 	case c.Auto != nil && *c.Auto != "on" && *c.Auto != "off":
-		return fmt.Errorf("--auto: %q is neither on nor off", *c.Auto)
+		return fmt.Errorf("--auto: %q is neither on nor off: write --auto on or --auto off", *c.Auto)
 	case c.Auto != nil:
 		in["do"], in["auto"] = bus.TuningAuto, *c.Auto == "on"
 	}
@@ -100,7 +100,7 @@ func (c *tuneCommand) fleet(ctx context.Context, con console) error {
 
 // settingText is a setting in one line.
 func settingText(s bus.TuningSetting) string {
-	text := fmt.Sprintf("alarm at %.2f times a detector's own limit (sensitivity %.3f)", s.Cutoff, s.Sensitivity)
+	text := fmt.Sprintf("a detector alarms at %.2f times its limit (sensitivity %.3f)", s.Cutoff, s.Sensitivity)
 	if s.Persistence > 1 {
 		text += fmt.Sprintf(", %d windows in a row", s.Persistence)
 	}
@@ -118,9 +118,36 @@ func settingText(s bus.TuningSetting) string {
 
 func effect(s bus.TuningSetting) string {
 	if s.Hours == 0 {
-		return "unknown: no stretch of quiet traffic is full yet"
+		return "not known yet: the first five minutes of quiet traffic are not full"
 	}
-	return fmt.Sprintf("%.2f a day; with so little traffic known, %.2f to %.2f (95 %%)", s.FalsePerDay, s.Low, s.High)
+	return fmt.Sprintf("%s a day; %s of quiet traffic show that it is %s to %s", rateText(s.FalsePerDay), hoursText(s.Hours), rateText(s.Low), rateText(s.High))
+}
+
+// plain is a time without the units that are nothing.
+func plain(d time.Duration) string {
+	text := d.Round(time.Second).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// rateText is a number with two digits that mean something.
+func rateText(v float64) string {
+	if v >= 10 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.2g", v)
+}
+
+func hoursText(h float64) string {
+	if h < 2 {
+		return fmt.Sprintf("%.0f minutes", 60*h)
+	}
+	return fmt.Sprintf("%.0f hours", h)
 }
 
 func printTuning(w io.Writer, i bus.TuningInfo) error {
@@ -129,7 +156,15 @@ func printTuning(w io.Writer, i bus.TuningInfo) error {
 		auto = "off"
 	}
 	fmt.Fprintf(w, "%s, revision %d: %s\n", i.Stream, i.Revision, settingText(i.Live))
-	fmt.Fprintf(w, "you bear one false change of the key in %v; suspicion may change it %d times more now, then you are asked; automatic tuning is %s\n", i.Budget, i.Left, auto)
+	fmt.Fprintln(w, "the higher the sensitivity, from 0 to 1, the less a detector has to say for an alarm; 0.5 is where its own limit is")
+	left := fmt.Sprintf("may change it %d more times now, then you are asked", i.Left)
+	switch i.Left {
+	case 0:
+		left = "does not change it any more for now: you are asked instead"
+	case 1:
+		left = "may change it once more now, then you are asked"
+	}
+	fmt.Fprintf(w, "you bear one false change of the key in %s (false-rotation-every); suspicion %s; automatic tuning is %s\n", plain(i.Budget), left, auto)
 	if !i.Searched.IsZero() {
 		fmt.Fprintf(w, "it last looked for better settings by itself at %s\n", stamp(i.Searched))
 	}
@@ -139,8 +174,8 @@ func printTuning(w io.Writer, i bus.TuningInfo) error {
 	l := i.Labels
 	fmt.Fprintf(w, "what you and events said so far: %d false, %d real, %d missed, %d proven; %d contested (called false against proof: not counted)\n", l.False, l.Real, l.Missed, l.Proven, l.Contested)
 	if i.Shadow != nil {
-		fmt.Fprintf(w, "on trial beside the present setting (in the shadow) for %v: revision %d, %s\n", i.Observed.Round(time.Second), i.Shadow.Revision, settingText(*i.Shadow))
-		fmt.Fprintln(w, "  it decides after shadow-for, if it alarms no more than was expected, and while no alert about the source is open")
+		fmt.Fprintf(w, "tried beside it (in the shadow) for %v so far: revision %d, %s\n", i.Observed.Round(time.Second), i.Shadow.Revision, settingText(*i.Shadow))
+		fmt.Fprintln(w, "  it decides when it was tried for as long as shadow-for says, unless it would have alarmed more than was expected; nothing changes while an alert about the source is open")
 	}
 	return printProposal(w, i.Proposal)
 }
@@ -160,13 +195,13 @@ func printProposal(w io.Writer, p *bus.TuningProposal) error {
 	} else {
 		what += "\n" + direction(p)
 	}
-	method := "the controller"
+	method := "the usual rule (the controller)"
 	if p.Method == "bayesian" {
-		method = "Bayesian optimisation"
+		method = "the search (Bayesian optimisation)"
 	}
 	fmt.Fprintf(w, "%s\nby %s: %s\nfrom %s; %d settings tried in %v\n", what, method, p.Why, p.Data, p.Tried, p.Took.Round(time.Millisecond))
 	if p.HeldOutEpisodes > 0 {
-		fmt.Fprintf(w, "of %d simulated episodes of kinds that nothing was tuned by, %.0f %% would be detected; %d no cut-off would show\n", p.HeldOutEpisodes, 100*p.HeldOut, p.Unseen)
+		fmt.Fprintf(w, "of %d more that were simulated, of kinds that nothing was tuned by, it would detect %.0f %%; %d of all that were simulated no sensitivity would show\n", p.HeldOutEpisodes, 100*p.HeldOut, p.Unseen)
 	}
 	return err
 }
@@ -185,9 +220,9 @@ func direction(p *bus.TuningProposal) string {
 
 func detected(s bus.TuningSetting) string {
 	if s.Episodes == 0 {
-		return "nothing known to be real"
+		return "nothing is known to be real yet"
 	}
-	return fmt.Sprintf("%.0f %% of %.1f episodes", 100*s.Detected, s.Episodes)
+	return fmt.Sprintf("%.0f %% of %.3g that are real, or simulated", 100*s.Detected, s.Episodes)
 }
 
 func printHistory(w io.Writer, i bus.TuningInfo) error {
@@ -199,7 +234,7 @@ func printHistory(w io.Writer, i bus.TuningInfo) error {
 		}
 		expected := "unknown"
 		if s.Hours > 0 {
-			expected = fmt.Sprintf("%.2f a day", s.FalsePerDay)
+			expected = rateText(s.FalsePerDay) + " a day"
 		}
 		rows = append(rows, []string{
 			fmt.Sprint(s.Revision), stamp(s.At), s.Phase, fmt.Sprintf("%.3f", s.Sensitivity), fmt.Sprintf("%.2f", s.Cutoff),

@@ -13,6 +13,8 @@ import (
 // seconds from the flow's first packet.
 type Label struct {
 	Capture  string  `json:"capture"`
+	Encoder  string  `json:"encoder"` // these two name the source
+	Footage  string  `json:"footage"`
 	Baseline float64 `json:"baseline_end_s"`
 	Duration float64 `json:"duration_s"`
 	// RepeatsFrom is where a quiet recording's content comes a second time; nothing is

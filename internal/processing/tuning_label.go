@@ -31,7 +31,7 @@ func (s *Service) serveFeedback(ctx context.Context, r bus.FeedbackRequest) (bus
 	}
 	at := strings.LastIndexByte(r.Alert, '.')
 	if at < 0 {
-		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "alert %q: the name of an alert is STREAM.NUMBER", r.Alert)
+		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "alert %q: the name of an alert is STREAM.NUMBER: gaitkeeper alerts lists them", r.Alert)
 	}
 	r.Stream = gk.StreamID(r.Alert[:at])
 	now := s.now()
@@ -82,24 +82,27 @@ func (s *Service) missed(ctx context.Context, r bus.FeedbackRequest) (bus.Feedba
 	now := s.now()
 	switch {
 	case !r.From.Before(r.To):
-		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "from %v to %v is no stretch of time", r.From, r.To)
+		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "from %s to %s is no stretch of time: it ends before it begins", clockText(r.From), clockText(r.To))
 	case r.To.Sub(r.From) > bus.MaxMissed:
 		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "what was missed is %v long: say within %v when it was", r.To.Sub(r.From), bus.MaxMissed)
 	case r.To.After(now.Add(time.Minute)) || r.From.After(now):
-		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "%v to %v has not come yet", r.From, r.To)
+		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "%s to %s has not come yet: report what was missed when it is over", clockText(r.From), clockText(r.To))
 	}
 	since, err := s.existsSince(ctx, r.Stream)
 	if err != nil {
 		return bus.FeedbackReply{}, err
 	}
 	if !r.To.After(since) {
-		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "from %v to %v there was no stream %q: nothing is known of it before %v", r.From, r.To, r.Stream, since)
+		return bus.FeedbackReply{}, bus.Refuse(bus.CodeBadRequest, "from %s to %s there was no stream %q: nothing is known of it before %s", clockText(r.From), clockText(r.To), r.Stream, clockText(since))
 	}
 	return s.labelled(ctx, r.Stream, label{Label: tune.Label{
 		ID: fmt.Sprintf("%s%d", missedPrefix, r.From.UnixMilli()), Origin: tune.FromOperator, Real: true,
 		From: r.From, To: r.To, Kind: r.Kind, By: r.By, Note: r.Note, At: now,
 	}})
 }
+
+// clockText is a time for people, in the zone that it came in.
+func clockText(t time.Time) string { return t.Format("2006-01-02 15:04:05 MST") }
 
 // existsSince is from when on anything is known of a stream: its device's enrolment, or
 // what is older because the device was enrolled anew.
@@ -158,7 +161,7 @@ func (s *Service) labelled(ctx context.Context, id gk.StreamID, l label) (bus.Fe
 		})
 	}
 	rep := bus.FeedbackReply{Stream: id, Label: l.ID, Contested: l.Contested(), Sensitivity: rec.Guard.Live().Params.Sensitivity, Text: text}
-	if sh := rec.Guard.InShadow(); sh != nil {
+	if sh := rec.Guard.InShadow(); sh != nil && sh.By == "feedback" {
 		rep.Proposed = sh.Params.Sensitivity
 	}
 	return rep, nil

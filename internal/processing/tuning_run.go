@@ -100,7 +100,7 @@ func (st *stream) apply(ctx context.Context, s tune.Setting, saw uint64) (tuning
 
 // littleKnown refuses for want of evidence, and says when there will be more.
 func littleKnown(of string, err error) error {
-	return bus.Refuse(bus.CodeConflict, "%s: %v: scores count when the stretch of %v that they are kept in is full: try again then", of, err, chunkHops*time.Second/episode.HopsPerSecond)
+	return bus.Refuse(bus.CodeConflict, "%s: %v; they count in stretches of %.0f minutes, when one is full: try again then", of, err, (chunkHops * time.Second / episode.HopsPerSecond).Minutes())
 }
 
 // describe tells people what a run found.
@@ -265,9 +265,9 @@ func (s *Service) serveFleet(ctx context.Context, r bus.FleetRequest) (bus.Fleet
 		Goal: s.cfg.Behaviour.Tuning.goal(), Current: current, Prior: middle, Fleet: true, Seed: uint64(len(logs)),
 		More: func() bool { return ctx.Err() == nil && s.now().Sub(start) < fleetTimeout },
 	})
-	f.Bound(&all.data, current)
+	f.ForNew(&all.data, s.cfg.Behaviour.Tuning.goal(), prior)
 	f.took = s.now().Sub(start)
-	f.record.Guard = tune.NewGuard(start, current, "")
+	f.record.Guard = tune.NewGuard(start, prior, "")
 	info.Proposal = f.describe()
 	if !r.Apply {
 		return info, nil

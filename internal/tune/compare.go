@@ -114,17 +114,17 @@ func Propose(d *Data, t Task) Proposal {
 	control1, bayes1 := t.Goal.Cost(p.Control), t.Goal.Cost(p.Bayes)
 	switch {
 	case held < folds:
-		p.Why = "the run ended before Bayesian optimisation could be compared with it"
+		p.Why = "the run ended before the search (Bayesian optimisation) could be compared with it"
 	case p.Bayes.Hours == 0 || p.Bayes.Real == 0:
-		p.Why = "there is nothing yet to compare Bayesian optimisation with it by: that takes quiet traffic, and something real in it"
+		p.Why = "there is nothing yet to compare the search (Bayesian optimisation) with it by: that takes quiet traffic, and something real in it"
 	case t.Goal.Over(p.Bayes) > max(0, t.Goal.Over(p.Control)):
-		p.Why = fmt.Sprintf("Bayesian optimisation's would break the budget on held-out data (%.2f false an hour)", p.Bayes.Rate())
+		p.Why = fmt.Sprintf("what the search (Bayesian optimisation) found would break the budget on data that it had not seen (%.2f false an hour)", p.Bayes.Rate())
 	case bayes1 < control1-advantage*max(control1, 1):
 		best := search(-1)
 		p.Params, p.Method = best, ByBayes
-		p.Why = fmt.Sprintf("on held-out data Bayesian optimisation's cost %.2f, the controller's %.2f", bayes1, control1)
+		p.Why = fmt.Sprintf("on data that neither had seen it costs %.2f, the usual rule %.2f: less is better, a false alarm that you bear is 1", bayes1, control1)
 	default:
-		p.Why = fmt.Sprintf("on held-out data Bayesian optimisation's cost %.2f and the controller's %.2f: no reason to leave it", bayes1, control1)
+		p.Why = fmt.Sprintf("on data that neither had seen the search (Bayesian optimisation) costs %.2f and this %.2f, where a false alarm that you bear is 1: no reason to leave it", bayes1, control1)
 	}
 	p.Then = d.Judge(p.Params)
 	return p

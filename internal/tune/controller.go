@@ -2,6 +2,7 @@ package tune
 
 import (
 	"math"
+	"slices"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/episode"
 )
@@ -88,6 +89,21 @@ func (w *sweep) control(g Goal, prior float64) float64 {
 		return max(highest, best)
 	}
 	return best
+}
+
+// ForNew makes of a proposal for all streams one for those of which nothing is known:
+// its cut-off is the controller's over what every stream went through, without what
+// each has learned since. The middle of their own would not do: where most streams are
+// quiet and some are not, that is too jumpy for the next of those. It stays within one
+// step of the prior, and says what would come of it if all streams were new.
+func (p *Proposal) ForNew(d *Data, g Goal, prior Params) {
+	plain := Data{Replayer: d.Replayer, Cases: slices.Clone(d.Cases)}
+	for i := range plain.Cases {
+		plain.Cases[i].Shift = 0
+	}
+	p.Params.Sensitivity = episode.SensitivityAt(Control(&plain, g, p.Params, CutoffOf(prior.Sensitivity)))
+	p.Params = Bounded(prior, p.Params)
+	p.Now, p.Then = plain.Judge(prior), plain.Judge(p.Params)
 }
 
 // Steps that one answer moves a cut-off by before more is known: a miss is the

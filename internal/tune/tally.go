@@ -27,9 +27,9 @@ func (t *Tally) Shadow(g Goal, alarm, calm bool, long time.Duration) (end Phase,
 	if t.Revision == 0 || t.told {
 		return "", ""
 	}
-	allowed := t.count(g, alarm)
+	over := t.count(g, alarm)
 	switch {
-	case t.Alarms > allowed:
+	case over:
 		end = Rejected
 	case t.seen() >= long && calm:
 		end = Live
@@ -37,7 +37,7 @@ func (t *Tally) Shadow(g Goal, alarm, calm bool, long time.Duration) (end Phase,
 		return "", ""
 	}
 	t.told = true
-	return end, t.saw(allowed)
+	return end, t.saw(g)
 }
 
 // Young takes a hop in which a setting decided. alarm is one that was told; calm, that
@@ -46,12 +46,11 @@ func (t *Tally) Young(now time.Time, g Goal, alarm, calm bool) (end Phase, saw s
 	if t.told || !now.Before(t.Until) {
 		return "", ""
 	}
-	allowed := t.count(g, alarm)
-	if t.Alarms <= allowed || !calm {
+	if over := t.count(g, alarm); !over || !calm {
 		return "", ""
 	}
 	t.told = true
-	return Reverted, t.saw(allowed)
+	return Reverted, t.saw(g)
 }
 
 // Real takes an alarm back that was called real.
@@ -64,18 +63,21 @@ func (t *Tally) Again(revision uint64) {
 	}
 }
 
-func (t *Tally) count(g Goal, alarm bool) (allowed int) {
+// count takes a hop, and reports whether there were more alarms than may be.
+func (t *Tally) count(g Goal, alarm bool) bool {
 	t.Hops++
 	if alarm {
 		t.Alarms++
 	}
-	return g.Allowed(t.Expected, t.seen().Hours())
+	return t.Alarms > 1 && t.Alarms > t.allowed(g) // one may always be
 }
+
+func (t *Tally) allowed(g Goal) int { return g.Allowed(t.Expected, t.seen().Hours()) }
 
 func (t *Tally) seen() time.Duration {
 	return time.Duration(t.Hops) * time.Second / episode.HopsPerSecond
 }
 
-func (t *Tally) saw(allowed int) string {
-	return fmt.Sprintf("%d alarms in %v, up to %d are borne", t.Alarms, t.seen(), allowed)
+func (t *Tally) saw(g Goal) string {
+	return fmt.Sprintf("%d alarms in %v, up to %d are borne", t.Alarms, t.seen(), t.allowed(g))
 }
