@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 )
@@ -11,6 +12,8 @@ type Rhythm struct {
 	Token   feature.Token
 	Hops    int    // longest silence in the baseline, in hops
 	Packets uint64 // and in packets
+	Keys    int    // hops with a key picture in a row that did not have it, of what comes with keys
+	Alone   bool   // it comes with keys, and came mostly without
 }
 
 const (
@@ -18,6 +21,9 @@ const (
 	absenceTimes = 4           // times the longest silence accuses
 	absenceHops  = fourSec     // but not less than this
 	absenceLeast = uint64(100) // nor fewer packets
+	// rhythmPause is the longest silence, in hops, of a stream that never pauses: subtitles
+	// and data have no rhythm, whatever a baseline shows of them.
+	rhythmPause = 2 * hopsPerSecond
 	// accessHops is for how long what key pictures bring must be missing: where they come
 	// at cuts, a scene without one makes a silence, for as long as the encoder lets a group
 	// of pictures be. Ten seconds are usual.
@@ -35,23 +41,42 @@ func (r *Rhythm) leastHops() int {
 // rhythms finds the words with a rhythm.
 func (l *vocabularyLearner) rhythms(packets []uint64) []Rhythm {
 	var out []Rhythm
+	keys := make([]bool, len(l.perHop)+1)
+	for hop, seen := range l.perHop {
+		for t := range seen {
+			keys[hop] = keys[hop] || keyed(t, l.form)
+		}
+	}
 	for _, w := range l.words {
 		if !w.Token.Regular() {
 			continue
 		}
-		n, last, longest := 0, 0, 0
+		n, last, longest, without, alone := 0, 0, 0, 0, 0
 		var sum, most uint64
+		r := Rhythm{Token: w.Token}
 		for hop, seen := range l.perHop {
 			sum += packets[hop]
+			if keys[hop] {
+				without++
+			}
 			if _, ok := seen[w.Token]; ok {
 				n++
 				longest, most = max(longest, hop-last), max(most, sum)
-				last, sum = hop, 0
+				last, sum, without = hop, 0, 0
+				if !keys[hop] && !keys[hop+1] { // the picture may begin in the next
+					alone++
+				}
 			}
+			r.Keys = max(r.Keys, without)
 		}
-		longest, most = max(longest, len(l.perHop)-last), max(most, sum)
-		if n >= rhythmLeast && longest <= tenSec {
-			out = append(out, Rhythm{w.Token, longest, most})
+		r.Hops, r.Packets = max(longest, len(l.perHop)-last), max(most, sum)
+		r.Alone = w.Token.WithKeys() && 2*alone > n
+		pause := rhythmPause
+		if w.Token.WithKeys() {
+			pause = tenSec
+		}
+		if n >= rhythmLeast && r.Hops <= pause {
+			out = append(out, r)
 		}
 	}
 	return out
@@ -63,10 +88,11 @@ type absence struct {
 	p       *Profile
 	hops    []int
 	packets []uint64
+	keys    []int // hops with key pictures
 }
 
 func newAbsence(p *Profile) *absence {
-	return &absence{p: p, hops: make([]int, len(p.Rhythms)), packets: make([]uint64, len(p.Rhythms))}
+	return &absence{p: p, hops: make([]int, len(p.Rhythms)), packets: make([]uint64, len(p.Rhythms)), keys: make([]int, len(p.Rhythms))}
 }
 
 func (*absence) Name() string { return "absence" }
@@ -78,17 +104,27 @@ func (a *absence) Score(v *View) Evidence {
 		// matter of how the multiplexer's cycle stands to the packets', which drifts.
 		return e
 	}
+	key := slices.ContainsFunc(v.Hop.Tokens.All(), func(c feature.TokenCount) bool { return keyed(c.Token, a.p.Form) })
 	for i := range a.p.Rhythms {
 		r := &a.p.Rhythms[i]
-		if v.Hop.Tokens.Has(r.Token) {
-			a.hops[i], a.packets[i] = 0, 0
+		// Who refreshes bit by bit and says so begins anew with a key picture instead.
+		if v.Hop.Tokens.Has(r.Token) || key && r.Alone {
+			a.hops[i], a.packets[i], a.keys[i] = 0, 0, 0
 			continue
+		}
+		if key {
+			a.keys[i]++
 		}
 		a.hops[i]++
 		a.packets[i] += v.Hop.Packets
 		times := min(
 			float64(a.hops[i])/float64(max(r.Hops, r.leastHops()/absenceTimes)),
 			float64(a.packets[i])/float64(max(r.Packets, absenceLeast/absenceTimes)))
+		// For how long a group of pictures goes on is the encoder's choice: what comes with
+		// key pictures is missing where they come without it.
+		if r.Token.WithKeys() && !r.Alone {
+			times = min(times, float64(a.keys[i])/float64(max(r.Keys, 1)))
+		}
 		if times > e.Value {
 			e.Value, e.Score = times, times/absenceTimes
 			if e.Score >= v.Said {
@@ -99,4 +135,10 @@ func (a *absence) Score(v *View) Evidence {
 		}
 	}
 	return e
+}
+
+// keyed reports whether t is a key picture's unit.
+func keyed(t feature.Token, form feature.Form) bool {
+	c, ok := t.Picture(form)
+	return ok && c.Key
 }

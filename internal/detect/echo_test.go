@@ -17,7 +17,7 @@ func TestEchoFloor(t *testing.T) {
 		rows bool
 		want float64
 	}{
-		{25, false, 2}, {49, false, 2}, {51, false, 3}, {1000, false, 3},
+		{25, false, 2}, {49, false, 2}, {51, false, 3}, {149, false, 3}, {290, false, 6}, {1000, false, 12},
 		{10, true, 3}, {26, true, 4}, {64, true, 8}, {105, true, 12}, {1000, true, 12},
 	} {
 		p := &Profile{}

@@ -61,9 +61,10 @@ func (g *grammar) note(i int, f feature.Family, w *feature.Window, fresh bool) {
 	if fresh {
 		*have = (*have)[:0]
 	}
+	chosen := g.p.Vocabulary.choicesOf(w)
 	for _, c := range w.Tokens.All() {
 		// What a source says by its rhythm is another word of a unit that was named.
-		if t := c.Token; t.Family() == f && len(*have) < examplesMost && !g.p.Vocabulary.Has(t) && !slices.Contains(*have, t) && (len(*have) == 0 || !t.Regular()) {
+		if t := c.Token; t.Family() == f && len(*have) < examplesMost && !g.p.Vocabulary.knows(t, chosen) && !slices.Contains(*have, t) && (len(*have) == 0 || !t.Regular()) {
 			*have = append(*have, t)
 		}
 	}
@@ -145,8 +146,11 @@ const (
 	// echoRestarting of all packets is what codecs may make whose rows are coded apart,
 	// when part of a picture stands, up to echoMost within 10 s.
 	echoRestarting = 0.012
-	echoMost       = 12
-	echoLeast      = 3
+	// echoShare is what others may: H.264 without arithmetic coding, as far as a counter that
+	// goes on does not make them count less (feature/echo.go).
+	echoShare = 0.002
+	echoMost  = 12
+	echoLeast = 3
 	// echoFew packets within 10 s are so few that chance (see feature.recentTable) makes
 	// two echoes of them less than once in ten years.
 	echoFew = 500
@@ -161,7 +165,7 @@ func (p *Profile) echoFloor() float64 {
 	case packets < echoFew:
 		return echoLeast - 1
 	}
-	return echoLeast
+	return min(echoMost, max(echoLeast, math.Ceil(echoShare*packets)))
 }
 
 // capShareLeast is the share of packets that must have the greatest size for it to be

@@ -50,10 +50,10 @@ func (y *Vocabulary) Has(t feature.Token) bool {
 	switch {
 	case y.said(t) || ok && y.said(kin) || t.Stuffing():
 		return true
+	case t.Filler(y.Form) || y.grouped(t):
+		return true
 	case t.Disposable():
 		return y.says(feature.FamilyUnit, feature.Token.Reordering)
-	case t.Filler(y.Form):
-		return true
 	case y.Form == feature.Opaque && t.Family() == feature.FamilyUnit:
 		return y.flagsOf(t)
 	case y.Form == feature.TS && y.phased(t):
@@ -64,7 +64,7 @@ func (y *Vocabulary) Has(t feature.Token) bool {
 	if t.Family() != feature.FamilyStep || t.Step() < 0 && !y.stepsBack() {
 		return false
 	}
-	return onQuantum(t.Step(), y.Quantum) || y.sumOfSteps(t.Step())
+	return onQuantum(t.Step(), y.Quantum) || y.sumOfSteps(t.Step()) || y.wanders(t.Step())
 }
 
 // phased reports whether a TS that says t may have said it all the time: where a receiver
@@ -98,9 +98,10 @@ func (y *Vocabulary) phased(t feature.Token) bool {
 // flagsOf reports whether the first octet of an opaque payload is a combination of bits
 // that the baseline showed one by one. In the formats of RTP it holds flags (RFC 7741
 // section 4.2, RFC 9628 section 4.2, RFC 4629 section 5.1), of which the picture decides:
-// first and last packet of a frame, key picture. A baseline of nothing but zeros is of
-// whole pictures that begin with a start code (RFC 6416 section 5.1): the others' octets
-// are the picture.
+// first and last packet of a frame, key picture. A baseline in which every picture fits into
+// a packet shows no packet that is neither first nor last, and one without a key picture
+// none of those. A baseline of nothing but zeros is of whole pictures that begin with a start
+// code (RFC 6416 section 5.1): the others' octets are the picture.
 func (y *Vocabulary) flagsOf(t feature.Token) bool {
 	b, ok := t.Octet()
 	if !ok {
@@ -113,7 +114,13 @@ func (y *Vocabulary) flagsOf(t feature.Token) bool {
 			one |= have
 		}
 	}
-	return zero == 0xff && one == 0 || b&^one == 0 && ^b&^zero == 0
+	const (
+		start8         = 0x10       // S of VP8
+		start9, end9   = 0x08, 0x04 // B and E of VP9
+		inter9, about9 = 0x40, 0x02 // P, and V: the structure, with key pictures
+		mayFall        = start8 | start9 | end9 | inter9
+	)
+	return zero == 0xff && one == 0 || b&^(one|about9) == 0 && ^b&^(zero|mayFall) == 0
 }
 
 // says reports whether the source used a word of a family that is so.
@@ -124,6 +131,10 @@ func (y *Vocabulary) says(f feature.Family, so func(feature.Token) bool) bool {
 // stepsBack reports whether the source sends frames out of their order in time. A
 // missing frame lengthens a step; only an encoder turns one round.
 func (y *Vocabulary) stepsBack() bool {
+	// In a TS whose packets hold several pictures, the first's time does not show it.
+	if y.Form == feature.TS && y.says(feature.FamilyUnit, feature.Token.Reordering) {
+		return true
+	}
 	for _, w := range y.family(feature.FamilyStep) {
 		if w.Token.Step() < 0 && !w.Token.Varied() {
 			return true
@@ -158,7 +169,8 @@ func (y *Vocabulary) family(f feature.Family) []Word {
 // variedKnown is how many words of a family make many at once no news.
 const variedKnown = 10
 
-// onQuantum reports whether a step is a whole multiple of q, but for rounding.
+// onQuantum reports whether a step is a whole multiple of q, but for rounding: of the step,
+// and of q itself, which comes as often as the multiple has it.
 func onQuantum(step, q int) bool {
 	if q == 0 {
 		return false
@@ -166,8 +178,9 @@ func onQuantum(step, q int) bool {
 	if step < 0 {
 		step = -step
 	}
-	r := step % q
-	return min(r, q-r) <= 2
+	times := (step + q/2) / q
+	r := step - times*q
+	return max(r, -r) <= max(2, min(2+times/2, q/32))
 }
 
 // novelty counts occasions of unknown words in w, by family.
@@ -175,8 +188,9 @@ func (y *Vocabulary) novelty(w *feature.Window) (n [feature.Families]float64) {
 	begun := y.Partial && y.Form == feature.TS && slices.ContainsFunc(w.Tokens.All(), func(c feature.TokenCount) bool {
 		return c.Token.Family() == feature.FamilyParameter && y.said(c.Token)
 	})
+	chosen := y.choicesOf(w)
 	for _, c := range w.Tokens.All() {
-		if f := c.Token.Family(); !y.Has(c.Token) {
+		if f := c.Token.Family(); !y.knows(c.Token, chosen) {
 			// Behind a parameter set of its own, a source has others, of which a cut packet
 			// shows as many as its headers leave room for.
 			if f == feature.FamilyParameter && begun {
@@ -279,11 +293,11 @@ func (l *vocabularyLearner) finish() Vocabulary {
 			continue
 		}
 		// What cut packets never showed cannot be compared.
-		if feature.Family(f) == feature.FamilyParameter && y.Partial && lim.Known == 0 {
+		if feature.Family(f) == feature.FamilyParameter && lim.Known == 0 && (y.Partial || !y.keyed()) {
 			continue
 		}
 		// Sound and picture in one stream make steps of every length between them.
-		if feature.Family(f) == feature.FamilyStep && lim.Known > stepsLimit {
+		if feature.Family(f) == feature.FamilyStep && (lim.Known > stepsLimit || y.timedByVolume()) {
 			continue
 		}
 		// A baseline in which hardly a picture filled a packet does not know how a full one

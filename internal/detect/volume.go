@@ -16,6 +16,7 @@ type volume struct {
 	recent [volumeRecent]float64 // values of the last hops over 1 s
 	next   int
 	still  stillness
+	rest   rest
 	exact  bool // pictures are the same to the byte
 	stand  standing
 }
@@ -53,6 +54,7 @@ func (d *volume) Score(v *View) Evidence {
 	d.still.add(&v.Hop)
 	still, exact := d.still.still()
 	d.exact = exact
+	d.rest.add(contentRate(&v.S1, &v.V1), d.p.Content1.Min, v.OK1)
 	d.recent[d.next] = d.below(&v.S1, &v.V1, v.OK1, &d.p.Seconds, &d.p.Content1)
 	d.next = (d.next + 1) % volumeRecent
 	least, seconds, rate := d.below(&v.S4, &v.V4, v.OK4, &d.p.Fours, &d.p.Content4), 4.0, contentRate(&v.S4, &v.V4)
@@ -60,7 +62,8 @@ func (d *volume) Score(v *View) Evidence {
 		least, seconds, rate = quick, volumeRecent*0.25+0.75, contentRate(&v.S1, &v.V1)
 	}
 	e.Value = least
-	if still { // otherwise a simple scene
+	// Otherwise a simple scene, or one that comes to rest.
+	if still = still && !(least > 0 && d.rest.came(min(rate, contentRate(&v.S1, &v.V1)))); still {
 		e.Score = e.Value / e.Limit
 	}
 	if s := d.stand.score(v, d.undisturbed(&v.S4, &v.V4, v.OK4, &d.p.Fours)); s.Score > e.Score {

@@ -221,6 +221,8 @@ func TestPictureWordsAreNoNews(t *testing.T) {
 	const packet, begins, code, adapts = unit | 1<<24, unit | 1<<24 | 1<<16, slice | 1<<24, unit | 2<<24
 	vp9 := vocabulary(feature.Opaque, false, unit|0x80, unit|0x88, unit|0xc4, unit|0xc8)
 	quiet := vocabulary(feature.Opaque, false, unit)
+	vp8 := vocabulary(feature.Opaque, false, unit|0x10)    // pictures of one packet
+	joined := vocabulary(feature.Opaque, false, unit|0xec) // no key picture
 	avc := vocabulary(feature.H264, false, unit|0x41, unit|0x65)
 	hevc := vocabulary(feature.H265, false, unit|1<<8|1)
 	mpeg4 := vocabulary(feature.TS, true, begins|0x100, code|1<<16|0xb6)
@@ -235,6 +237,11 @@ func TestPictureWordsAreNoNews(t *testing.T) {
 		{"VP9: a key picture in one packet", vp9, unit | 0x8c, true},
 		{"VP9: a bit that was never set", vp9, unit | 0x8d, false},
 		{"VP9: a bit that was always set", vp9, unit | 0x08, false},
+		{"VP8: a picture of two packets", vp8, unit, true},
+		{"VP8: extended", vp8, unit | 0x90, false},
+		{"VP8: of another partition", vp8, unit | 0x11, false},
+		{"VP9: a first key picture", joined, unit | 0xae, true},
+		{"VP9: another mode", joined, unit | 0xfc, false},
 		{"whole pictures, then a part of one", quiet, unit | 0xa7, true},
 		{"H.264: filler", avc, unit | 0x0c, true},
 		{"H.264: another unit", avc, unit | 0x0b, false},

@@ -23,7 +23,10 @@ const (
 
 // A copied TS packet keeps its continuity counter, which one of sixteen that only hold
 // the same picture has. So a payload that comes again with its counter is an echo wherever
-// it is alone: tables and sound may stand between it and the fresh ones.
+// it is alone: tables and sound may stand between it and the fresh ones. A picture in which
+// something moves to and fro brings parts of one again as well, alone, where rows are coded
+// without memory (CAVLC, MPEG-2), and they are counted on. So of those with another counter,
+// which somebody may have mended, three are one echo.
 
 // loneState follows the packets inside of pictures and sound, whatever stands between.
 type loneState struct {
@@ -38,37 +41,39 @@ func (s *loneState) next(known, copied bool) (echo bool) {
 	return echo
 }
 
-// copyTable remembers the last payloads with their counters.
-type copyTable [256]uint32
-
-// seen looks hash up and stores it.
-func (t *copyTable) seen(hash uint64) bool {
-	place, print := &t[hash>>32%uint64(len(t))], uint32(hash)
-	was := *place == print
-	*place = print
-	return was
-}
-
 // echoState follows what packets hold over consecutive ones.
 type echoState struct {
 	before, last echoClass
 	kind         uint32 // PID of both
+	counted      uint8  // alone among fresh ones, with another counter, since the last that was an echo
 }
+
+// echoCounted payloads with another continuity counter are one echo.
+const echoCounted = 3
 
 type echoClass uint8
 
 const (
 	otherPacket echoClass = iota
 	freshInside
-	knownInside
+	knownInside  // with another continuity counter
+	copiedInside // with its own
 )
 
 func (s *echoState) next(c echoClass, kind uint32, consecutive bool) (echo bool) {
 	if !consecutive || kind != s.kind {
-		*s = echoState{last: c, kind: kind}
+		*s = echoState{last: c, kind: kind, counted: s.counted}
 		return false
 	}
-	echo = s.before == freshInside && s.last == knownInside && c == freshInside
+	if s.before == freshInside && c == freshInside {
+		switch s.last {
+		case copiedInside:
+			echo = true
+		case knownInside:
+			s.counted = (s.counted + 1) % echoCounted
+			echo = s.counted == 0
+		}
+	}
 	s.before, s.last = s.last, c
 	return echo
 }
@@ -77,7 +82,6 @@ func (s *echoState) next(c echoClass, kind uint32, consecutive bool) (echo bool)
 type echoFinder struct {
 	state  echoState
 	lone   loneState
-	copies copyTable
 	recent recentTable
 	stamps stampTable
 }
@@ -103,10 +107,12 @@ func (e *echoFinder) observe(b []byte, where part, kind uint32, cc byte, wire in
 		e.state.next(otherPacket, kind, consecutive)
 		return e.stamps.seen(hashBytes(uint64(wire), b))
 	}
-	hash := hashVisible(uint64(wire), b)
-	copied := e.copies.seen(mix(hash, uint64(cc)))
-	if e.recent.seen(hash, uint32(at/1e6)) && rich(b) {
-		e.state.next(knownInside, kind, consecutive)
+	if known, copied := e.recent.seen(hashVisible(uint64(wire), b), uint32(cc), uint32(at/1e6)); known && rich(b) {
+		class := knownInside
+		if copied {
+			class = copiedInside
+		}
+		e.state.next(class, kind, consecutive)
 		e.lone.next(true, copied)
 		return false
 	}
@@ -115,7 +121,7 @@ func (e *echoFinder) observe(b []byte, where part, kind uint32, cc byte, wire in
 }
 
 // recentTable remembers the payloads of the last [echoAge]. An entry is a fingerprint
-// of 21 bits and the time in units of 8 ms; buckets hold four, of which the
+// of 17 bits, a continuity counter and the time in units of 8 ms; buckets hold four, of which the
 // eldest gives way. It grows with the stream's rate (see [recentTable.sweep]).
 type recentTable struct {
 	buckets [][4]uint32
@@ -127,6 +133,8 @@ const (
 	recentUnit  = 8                  // ms
 	recentAge   = 1<<10 - 1          // mask of an entry's time
 	recentTaken = 1 << 10            // set in an entry, so that a free place is zero
+	counterAt   = 11                 // of the counter's four bits in an entry
+	counterBits = 15 << counterAt    // mask
 	recentLeast = 256                // buckets of a new table: 4 KiB, up to 2.7 Mb/s
 	recentMost  = 4096               // 64 KiB, up to 43 Mb/s; beyond, the eldest give way early
 	recentHops  = echoAge * 4 / 1000 // hops within echoAge
@@ -135,20 +143,21 @@ const (
 
 func newRecentTable() recentTable { return recentTable{buckets: make([][4]uint32, recentLeast)} }
 
-// seen looks hash up and stores it. It reports whether it was there within [echoAge].
-func (t *recentTable) seen(hash uint64, ms uint32) bool {
+// seen looks hash up and stores it with a continuity counter. It reports whether it was
+// there within [echoAge], and whether with the same counter.
+func (t *recentTable) seen(hash uint64, counter, ms uint32) (known, same bool) {
 	t.used++
 	bucket := &t.buckets[hash>>32&uint64(len(t.buckets)-1)]
-	now := ms / recentUnit & recentAge
-	print := uint32(hash)&^recentAge | recentTaken
+	now := ms/recentUnit&recentAge | counter<<counterAt
+	print := uint32(hash)&^(recentAge|counterBits) | recentTaken
 	for i, e := range bucket {
-		if e&^recentAge == print {
+		if e&^(recentAge|counterBits) == print {
 			bucket[i] = print | now
-			return (now-e)&recentAge < echoAge/recentUnit
+			return (now-e)&recentAge < echoAge/recentUnit, (now^e)&counterBits == 0
 		}
 	}
 	bucket[3], bucket[2], bucket[1], bucket[0] = bucket[2], bucket[1], bucket[0], print|now
-	return false
+	return false, false
 }
 
 // sweep is called at the end of a hop. It clears a part of the table of what is older

@@ -215,19 +215,23 @@ func TestLoopMemoryEqualsNaive(t *testing.T) {
 	}
 }
 
-// The table of recent payloads is exact within its size.
+// The table of recent payloads is exact within its size: of what came again it knows
+// whether the counter did.
 func TestRecentTableEqualsNaive(t *testing.T) {
 	for _, rate := range []int{50, 180, 2000} {
 		rng := rand.New(rand.NewPCG(uint64(rate), 5))
 		table := newRecentTable()
-		last := map[uint64]uint32{}
+		type sight struct{ at, counter uint32 }
+		last := map[uint64]sight{}
 		var right, missed, wrong int
 		for i := range rate * 40 {
 			ms := uint32(i * 1000 / rate)
 			h := mix(uint64(rng.IntN(rate*8)), 77)
-			at, sent := last[h]
-			want := sent && (ms/recentUnit-at/recentUnit) < echoAge/recentUnit
-			switch got := table.seen(h, ms); {
+			counter := uint32(rng.IntN(3)) * 7
+			before, sent := last[h]
+			want := sent && ms/recentUnit-before.at/recentUnit < echoAge/recentUnit && before.counter == counter
+			known, same := table.seen(h, counter, ms)
+			switch got := known && same; {
 			case got == want && got:
 				right++
 			case want:
@@ -235,13 +239,51 @@ func TestRecentTableEqualsNaive(t *testing.T) {
 			case got:
 				wrong++
 			}
-			last[h] = ms
+			last[h] = sight{ms, counter}
 			if i%max(rate/4, 1) == 0 {
 				table.sweep(ms)
 			}
 		}
 		if wrong > 0 || missed*8 > right {
 			t.Errorf("at %d a second: %d known, %d missed, %d taken for known", rate, right, missed, wrong)
+		}
+	}
+}
+
+// A copied packet, alone among fresh ones in the middle of a picture, is an echo; part of
+// a picture that comes again is counted on, and so is what somebody counts on: three are one.
+func TestEchoHasTheSameCounter(t *testing.T) {
+	rng := rand.New(rand.NewPCG(8, 8))
+	fresh := func() []byte {
+		b := make([]byte, visibleMost)
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		return b
+	}
+	for _, c := range []struct {
+		step, want int // of the counter from the original to what comes again
+	}{{0, 20}, {1, 6}, {9, 6}} {
+		e := newEchoFinder()
+		at, counter, echoes := int64(0), 0, 0
+		send := func(b []byte, counter int) {
+			if at += 10e6; e.observe(b, inside, 0x100, byte(counter&15), 1328, at, true) {
+				echoes++
+			}
+		}
+		for range 20 {
+			b, first := fresh(), counter
+			send(b, first)
+			for range 40 {
+				counter += 7
+				send(fresh(), counter)
+			}
+			send(b, first+c.step)
+			send(fresh(), counter+7)
+			counter += 14
+		}
+		if echoes != c.want {
+			t.Errorf("what comes again with a counter %d further: %d echoes of 20, want %d", c.step, echoes, c.want)
 		}
 	}
 }
