@@ -114,8 +114,8 @@ const (
 
 var errTrace = errors.New("no trace of scores")
 
-// Append writes a trace: detector by detector, hop by hop, compressed. Levels have 7
-// bits, so that 18 detectors take 64 bytes a second at worst, and a few in quiet.
+// Append writes a trace: detector by detector, hop by hop, compressed: a few bytes a
+// second in quiet. How many at worst, [Trace.AppendWithin] says.
 func (t *Trace) Append(b []byte) ([]byte, error) {
 	head := binary.AppendVarint(nil, t.From.UnixNano())
 	head = binary.AppendUvarint(head, uint64(len(t.Layout.Kinds)))

@@ -2,7 +2,6 @@ package tune
 
 import (
 	"bytes"
-	"math/rand/v2"
 	"testing"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/episode"
@@ -21,30 +20,6 @@ func TestTraceReadsBack(t *testing.T) {
 	}
 	if !got.From.Equal(s.trace.From) || !got.Layout.Equal(layout) || !bytes.Equal(got.rows, s.trace.rows) {
 		t.Error("it reads back as another trace")
-	}
-}
-
-// TestTraceFits: ten minutes of 18 detectors that never rest take 64 bytes a second.
-func TestTraceFits(t *testing.T) {
-	wide := &Layout{Kinds: make([]string, 18), Path: make([]bool, 18)}
-	for i := range wide.Kinds {
-		wide.Kinds[i] = "detector-" + string(rune('a'+i))
-	}
-	rng := rand.New(rand.NewPCG(1, 1))
-	tr := &Trace{Layout: wide, From: epoch}
-	levels := make([]episode.Level, 18)
-	for range 2400 {
-		for i := range levels {
-			levels[i] = episode.Level(rng.IntN(1 << levelBits))
-		}
-		tr.Add(levels, 0)
-	}
-	b, err := tr.Append(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if perSecond := float64(len(b)) / 600; perSecond > 64.5 {
-		t.Errorf("%.1f bytes a second", perSecond)
 	}
 }
 
