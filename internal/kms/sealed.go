@@ -24,9 +24,11 @@ func (s *Service) seal(ctx context.Context, r bus.SealRequest) (bus.SealReply, e
 	if len(r.Content) > bus.MaxSealed {
 		return bus.SealReply{}, bus.Refuse(bus.CodeBadRequest, "%d bytes to seal, at most %d", len(r.Content), bus.MaxSealed)
 	}
-	opened, _, err := s.opened(ctx, r.Place)
-	if err != nil {
-		return bus.SealReply{}, err
+	var opened sealedRecord
+	if !many(r.Place) {
+		if opened, _, err = s.opened(ctx, r.Place); err != nil {
+			return bus.SealReply{}, err
+		}
 	}
 	sealed, err := s.vault.aead.Encrypt(r.Content, ad)
 	return bus.SealReply{Sealed: sealed, Newest: opened.Newest}, err
@@ -60,11 +62,16 @@ func (s *Service) opened(ctx context.Context, p bus.SealPlace) (rec sealedRecord
 	return rec, e.Revision, s.vault.open(e, &rec)
 }
 
+// many reports whether there are many of a kind, each of a version of its own: of those
+// no newest is remembered.
+func many(p bus.SealPlace) bool {
+	return p.Kind == bus.SealedScores || p.Kind == bus.SealedWindows || p.Kind == bus.SealedContext
+}
+
 // noteOpened refuses a version older than one that was opened, and remembers this one.
 func (s *Service) noteOpened(ctx context.Context, p bus.SealPlace) error {
-	switch p.Kind {
-	case bus.SealedScores, bus.SealedWindows, bus.SealedContext:
-		return nil // there are many, each of a version of its own
+	if many(p) {
+		return nil
 	}
 	rec, rev, err := s.opened(ctx, p)
 	switch {

@@ -31,8 +31,12 @@ func (st *stream) keptAlerts() (a alertsRecord, refused string, err error) {
 	ctx, cancel := st.svc.cfg.Host.WithTimeout(st.svc.ctx, callTimeout)
 	defer cancel()
 	e, err := st.alertsFile.read(ctx)
-	if err != nil || len(e.Content) == 0 {
+	if err != nil {
 		return a, "", err
+	}
+	if len(e.Content) == 0 {
+		newest, refused, err := st.svc.removed(ctx, st.alertsPlace(0))
+		return alertsRecord{Number: newest}, refused, err
 	}
 	rep, err := bus.KMSUnseal.Do(ctx, st.svc.conn, bus.UnsealRequest{Place: st.alertsPlace(e.Version), Sealed: e.Content})
 	if err == nil {

@@ -14,12 +14,11 @@ import (
 )
 
 // TestAlertsAreSealed: alerts at rest are nobody's to read or to change. Those that were
-// changed, put back, or written in the clear are refused and told of, and no later alert
+// changed, put back, removed, or written in the clear are refused and told of, and no later alert
 // has the name of an earlier one.
 func TestAlertsAreSealed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, testConfig())
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		time.Sleep(5 * time.Second)
@@ -40,10 +39,16 @@ func TestAlertsAreSealed(t *testing.T) {
 		}
 		restart := func(value []byte) {
 			w.crash()
-			if value != nil {
-				if _, err := w.records.Put(ctx, "alerts.cam-1", value); err != nil {
-					t.Fatal(err)
-				}
+			var err error
+			switch {
+			case value == nil:
+			case len(value) == 0:
+				err = w.records.Erase(ctx, "alerts.cam-1")
+			default:
+				_, err = w.records.Put(ctx, "alerts.cam-1", value)
+			}
+			if err != nil {
+				t.Fatal(err)
 			}
 			w.start()
 			time.Sleep(3 * time.Second)
@@ -78,7 +83,7 @@ func TestAlertsAreSealed(t *testing.T) {
 		for i, c := range []struct {
 			what  string
 			value []byte
-		}{{"put back", old}, {"changed", changed}, {"in the clear", clear}, {"no record", []byte{1}}} {
+		}{{"put back", old}, {"changed", changed}, {"in the clear", clear}, {"no record", []byte{1}}, {"removed", []byte{}}} {
 			before := highest()
 			restart(c.value)
 			if got := w.alerts(); len(got) != 0 || w.count(gk.EventAlertsRefused) != i+1 {

@@ -35,6 +35,9 @@ func (b *behaviour) loaded(now time.Time, p profileRecord, refused string, alert
 		b.setStage(now, bus.StageProvisional)
 	case len(p.Modes) > 0:
 		b.setStage(now, bus.StageMature)
+		// It was stored, and recordings made, until the service ended.
+		b.saved = now.Add(-phase(b.alerts.stream, saveEvery))
+		b.tuned.recordedAt = now.Add(-phase(b.alerts.stream, recordEvery))
 	default:
 		b.startLearning(now)
 	}

@@ -265,7 +265,6 @@ func TestBadRecordsAreRefused(t *testing.T) {
 func TestOlderProfileDoesNotComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, behaviourConfig())
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		f := w.film(d)

@@ -82,7 +82,7 @@ func (d *door) open(ctx context.Context, k knock) {
 	if err != nil || dir != gkrp.Up {
 		return
 	}
-	dev := d.lookup(ctx, device)
+	dev := d.lookup(ctx, device, id)
 	if dev == nil || !d.allow(dev, id) {
 		return
 	}
@@ -157,8 +157,10 @@ func (d *door) forget(id gk.DeviceID) {
 	}
 }
 
-// lookup gives the enrolment record of a device, or nil when it has none.
-func (d *door) lookup(ctx context.Context, id gk.DeviceID) *enrolled {
+// lookup gives the enrolment record of a device, or nil when it has none. Devices that
+// nobody knows are looked up so many times a second; those whose stream is there do not
+// wait for that: after a restart they all come together.
+func (d *door) lookup(ctx context.Context, id gk.DeviceID, stream gk.StreamID) *enrolled {
 	now := d.s.now()
 	d.mu.Lock()
 	dev := d.devices[id]
@@ -166,7 +168,7 @@ func (d *door) lookup(ctx context.Context, id gk.DeviceID) *enrolled {
 	if dev != nil && now.Sub(dev.fetched) < recordMaxAge {
 		return dev
 	}
-	if dev == nil && !d.unknown.AllowN(now, 1) {
+	if dev == nil && !d.s.owns(id, stream) && !d.unknown.AllowN(now, 1) {
 		return nil
 	}
 	ctx, cancel := d.s.cfg.Host.WithTimeout(ctx, callTimeout)

@@ -80,11 +80,15 @@ var errRefused = errors.New("refused")
 func (st *stream) load() {
 	st.svc.beside(st.loadTuning)
 	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
-		a, why, err := st.keptAlerts()
+		var a alertsRecord
 		var p profileRecord
-		if err == nil {
-			p, err = st.keptProfile()
-		}
+		why := ""
+		err := st.svc.keeps.pass(st.svc.ctx, st.svc, st.id, func() (err error) {
+			if a, why, err = st.keptAlerts(); err == nil {
+				p, err = st.keptProfile()
+			}
+			return err
+		})
 		if err == nil || errors.Is(err, errRefused) {
 			st.post(func() {
 				refused := ""
@@ -117,7 +121,14 @@ func (st *stream) keptProfile() (p profileRecord, err error) {
 	ctx, cancel := st.svc.cfg.Host.WithTimeout(st.svc.ctx, callTimeout)
 	defer cancel()
 	e, err := st.profileFile.read(ctx)
-	if err != nil || len(e.Content) == 0 {
+	if err != nil {
+		return p, err
+	}
+	if len(e.Content) == 0 {
+		_, refused, err := st.svc.removed(ctx, st.place(0))
+		if refused != "" {
+			err = fmt.Errorf("%w: %s", errRefused, refused)
+		}
 		return p, err
 	}
 	rep, err := bus.KMSUnseal.Do(ctx, st.svc.conn, bus.UnsealRequest{Place: st.place(e.Version), Sealed: e.Content})
@@ -135,6 +146,16 @@ func (st *stream) keptProfile() (p profileRecord, err error) {
 		return profileRecord{Version: e.Version, Why: why}, nil
 	}
 	return p, nil
+}
+
+// removed tells of a record that is not there whether it was: the key management
+// service, whose store is another, knows the newest version that was in use.
+func (s *Service) removed(ctx context.Context, p bus.SealPlace) (newest uint64, refused string, err error) {
+	have, err := bus.KMSSeal.Do(ctx, s.conn, bus.SealRequest{Place: p})
+	if err == nil && have.Newest > 0 {
+		refused = fmt.Sprintf("%s of stream %s: it is gone, but version %d was in use", p.Kind, p.Stream, have.Newest)
+	}
+	return have.Newest, refused, err
 }
 
 func (st *stream) place(version uint64) bus.SealPlace {
@@ -250,7 +271,7 @@ func (f *file) drain() {
 
 func (f *file) store(next *writing) {
 	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
-		err := f.put(next)
+		err := f.svc.keeps.pass(f.svc.ctx, f.svc, f.stream, func() error { return f.put(next) })
 		if err == nil || f.svc.ctx.Err() != nil {
 			return
 		}

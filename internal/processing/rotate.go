@@ -55,24 +55,44 @@ func (st *stream) execute(effects []gkrp.Of) {
 	st.publishServing()
 }
 
+// openKeys has a session opened. The state machine asks again and again; what was asked
+// and not answered yet, or waits for its turn, is not asked twice: when a thousand
+// sessions begin together, the key store would do little else than answer nobody.
 func (st *stream) openKeys(x *gkrp.Session, fx gkrp.OpenKeys) {
+	r := st.of(x)
+	if r.opening {
+		return
+	}
+	r.opening = true
+	svc := st.svc
 	req := bus.KMSOpenRequest{Device: st.device, Stream: st.id, Session: x.Record.Session, HighWater: fx.HighWater, SSRC: x.SSRC}
-	st.call(func(ctx context.Context) {
-		rep, err := bus.KMSOpen.Do(ctx, st.svc.conn, req)
-		if err == nil {
-			st.post(func() { st.outcome(x, gkrp.Opened{Epoch: rep.Epoch}) })
-			return
-		}
-		st.svc.log.Warn("keys were not opened", "stream", st.id, "error", err)
-		switch bus.CodeOf(err) {
-		case bus.CodeRevoked:
-			st.post(func() { st.outcome(x, gkrp.End{Code: gkrp.CodeRevoked}) })
-		case bus.CodeEpochJump:
-			st.post(func() { st.outcome(x, gkrp.End{Code: gkrp.CodeEpochJump}) })
-		case bus.CodeConflict:
-			// Another instance opened the session, and is gone: it cannot be gone on with.
-			st.post(func() { st.outcome(x, gkrp.End{Code: gkrp.CodeUnknownSession}) })
-		}
+	svc.beside(func() {
+		var rep bus.KMSOpenReply
+		err := svc.opens.pass(svc.ctx, svc, st.id, func() (err error) {
+			ctx, cancel := svc.cfg.Host.WithTimeout(svc.ctx, callTimeout)
+			defer cancel()
+			rep, err = bus.KMSOpen.Do(ctx, svc.conn, req)
+			return err
+		})
+		st.post(func() {
+			r.opening = false
+			if err == nil {
+				st.outcome(x, gkrp.Opened{Epoch: rep.Epoch})
+				return
+			}
+			if svc.ctx.Err() == nil {
+				svc.log.Warn("keys were not opened", "stream", st.id, "error", err)
+			}
+			switch bus.CodeOf(err) {
+			case bus.CodeRevoked:
+				st.outcome(x, gkrp.End{Code: gkrp.CodeRevoked})
+			case bus.CodeEpochJump:
+				st.outcome(x, gkrp.End{Code: gkrp.CodeEpochJump})
+			case bus.CodeConflict:
+				// Another instance opened the session, and is gone: it cannot be gone on with.
+				st.outcome(x, gkrp.End{Code: gkrp.CodeUnknownSession})
+			}
+		})
 	})
 }
 

@@ -92,8 +92,10 @@ type Service struct {
 	protocol   gkrp.StreamConfig
 	site       lockedBudget
 	tuning     chan struct{} // whoever tunes a stream holds it
+	opens      gate          // of sessions
+	keeps      gate          // of records that no key waits for
 
-	fleetRefused atomic.Uint64 // the revision of the fleet's settings that was told to be refused
+	fleetRefused atomic.Uint64 // what was told to be refused of the fleet's settings: the revision and one
 	strangers    siteWatch
 	door         *door
 
@@ -133,6 +135,8 @@ func New(cfg Config, conn bus.Conn, courier bus.Courier, records store.KV, signe
 		transports: map[gk.TransportID]transport{},
 		outranked:  make(chan struct{}),
 		tuning:     make(chan struct{}, 1),
+		opens:      newGate(),
+		keeps:      newGate(),
 		strangers:  newSiteWatch(),
 		liars:      map[gk.TransportID]bool{},
 		raised:     map[uint64]bool{},
@@ -296,6 +300,12 @@ func (s *Service) find(id gk.StreamID) *stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.streams[id]
+}
+
+// owns reports whether a stream is there and the device's.
+func (s *Service) owns(device gk.DeviceID, id gk.StreamID) bool {
+	st := s.find(id)
+	return st != nil && st.device == device
 }
 
 func (s *Service) eachStream(f func(*stream)) {

@@ -51,6 +51,7 @@ type run struct {
 	assigned map[gk.TransportID]bool
 	statuses map[gk.TransportID]bus.StreamStatus
 	leases   map[gk.TransportID]bus.Lease // on the strength of which the last key was released
+	opening  bool                         // it is on its way, or waits for its turn
 }
 
 // waiter wants to know when an epoch after one that it saw is in use.

@@ -164,7 +164,7 @@ type tuner struct {
 	loaded   bool
 	record   tuningRecord
 	revision uint64 // in the store
-	refused  uint64 // the revision that was told to be refused
+	refused  uint64 // what was told to be refused: the revision and one; 0: nothing
 }
 
 func newTuner(st *stream) *tuner { return &tuner{st: st, token: make(chan struct{}, 1)} }
@@ -235,6 +235,9 @@ func (t *tuner) read(ctx context.Context) error {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		t.revision = 0
+		if _, refused, err = svc.removed(ctx, t.place(0)); err != nil {
+			return err
+		}
 	case err != nil:
 		return err
 	default:
@@ -276,10 +279,10 @@ func (t *tuner) read(ctx context.Context) error {
 
 // tellRefused tells, once for what stands there, that the stored record is not believed.
 func (t *tuner) tellRefused(why string) {
-	if t.refused == t.revision {
+	if t.refused == t.revision+1 {
 		return
 	}
-	t.refused = t.revision
+	t.refused = t.revision + 1
 	t.st.svc.log.Error("the stored settings and labels are not believed", "stream", t.st.id, "error", why)
 	t.st.svc.tell(gk.Event{Kind: gk.EventTuningRefused, Stream: t.st.id, Device: t.st.device, Detail: map[string]string{"why": why}})
 }
@@ -369,9 +372,13 @@ func expected(s tune.Stats) tune.Expected {
 // goroutine. Until then the stream is judged by what is configured.
 func (st *stream) loadTuning() {
 	for wait := retryFirst; ; wait = min(2*wait, retryMax) {
-		ctx, cancel := st.svc.cfg.Host.WithTimeout(st.svc.ctx, callTimeout)
-		r, err := st.tuner.view(ctx)
-		cancel()
+		var r tuningRecord
+		err := st.svc.keeps.pass(st.svc.ctx, st.svc, st.id, func() (err error) {
+			ctx, cancel := st.svc.cfg.Host.WithTimeout(st.svc.ctx, callTimeout)
+			defer cancel()
+			r, err = st.tuner.view(ctx)
+			return err
+		})
 		if err == nil {
 			st.post(func() {
 				st.behaviour.adopt(st.svc.now(), &r)

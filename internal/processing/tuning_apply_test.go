@@ -20,7 +20,6 @@ func TestAppliedSettingDecides(t *testing.T) {
 		cfg := behaviourConfig()
 		cfg.Behaviour.Tuning.Shadow, cfg.Behaviour.Tuning.Watch = time.Minute, time.Hour
 		w := newWorld(t, cfg)
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		f := w.film(d)

@@ -14,7 +14,6 @@ import (
 func TestNamesOfOperatorsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, behaviourConfig())
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		time.Sleep(5 * time.Second)

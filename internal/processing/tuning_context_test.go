@@ -53,7 +53,6 @@ func TestScoresAroundAnAlertAreKept(t *testing.T) {
 func TestScoresOutliveTheService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, testConfig())
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		time.Sleep(5 * time.Second)

@@ -54,11 +54,15 @@ func (r *ring) next(from time.Time, history time.Duration) string {
 	return name
 }
 
-// storeScores writes a stretch of scores.
+// sealOverhead is what sealing and the envelope add to content, in bytes, and a bit.
+const sealOverhead = 64
+
+// storeScores writes a stretch of scores, in [tune.MaxRate] bytes a second as it stands
+// in the store.
 func (st *stream) storeScores(t *tune.Trace, name string) {
-	b, err := t.Append(nil)
-	if err != nil {
-		st.svc.log.Error("scores do not encode", "stream", st.id, "error", err)
+	b, fits, err := t.AppendWithin(t.Len()*tune.MaxRate/episode.HopsPerSecond - sealOverhead)
+	if err != nil || !fits {
+		st.svc.log.Error("scores do not encode", "stream", st.id, "bytes", len(b), "error", err)
 		return
 	}
 	st.storeSealed(bus.SealedScores, scoresToken, name, uint64(t.From.Unix()), b)
@@ -73,15 +77,19 @@ func (st *stream) storeWindows(b []byte) {
 // wanted, and nothing waits for it.
 func (st *stream) storeSealed(kind, token, name string, version uint64, content []byte) {
 	svc := st.svc
-	ctx, cancel := svc.cfg.Host.WithTimeout(svc.ctx, callTimeout)
-	defer cancel()
-	rep, err := bus.KMSSeal.Do(ctx, svc.conn, bus.SealRequest{Place: bus.SealPlace{Kind: kind, Stream: st.id, Version: version}, Content: content})
-	if err == nil {
-		var value []byte
-		if value, err = keepMode.Marshal(envelope{Term: svc.protocol.Term, Version: version, Content: rep.Sealed}); err == nil {
+	err := svc.keeps.pass(svc.ctx, svc, st.id, func() error {
+		ctx, cancel := svc.cfg.Host.WithTimeout(svc.ctx, callTimeout)
+		defer cancel()
+		rep, err := bus.KMSSeal.Do(ctx, svc.conn, bus.SealRequest{Place: bus.SealPlace{Kind: kind, Stream: st.id, Version: version}, Content: content})
+		if err != nil {
+			return err
+		}
+		value, err := keepMode.Marshal(envelope{Term: svc.protocol.Term, Version: version, Content: rep.Sealed})
+		if err == nil {
 			_, err = svc.records.Put(ctx, fmt.Sprintf("%s.%s.%s", token, st.id, name), value)
 		}
-	}
+		return err
+	})
 	if err != nil && svc.ctx.Err() == nil {
 		svc.log.Warn("history was not written", "stream", st.id, "kind", kind, "error", err)
 	}

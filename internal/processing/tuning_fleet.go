@@ -21,7 +21,8 @@ func fleetPlace(version uint64) bus.SealPlace {
 func (s *Service) keptPrior(ctx context.Context) (found *tune.Params, revision uint64, refused string, err error) {
 	e, err := s.records.Get(ctx, fleetKey)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, 0, "", nil
+		_, refused, err = s.removed(ctx, fleetPlace(0))
+		return nil, 0, refused, err
 	}
 	if err != nil {
 		return nil, 0, "", err
@@ -50,7 +51,7 @@ func (s *Service) prior(ctx context.Context) (tune.Params, error) {
 	p := tune.DefaultParams()
 	p.Sensitivity = s.cfg.Behaviour.Sensitivity
 	found, revision, refused, err := s.keptPrior(ctx)
-	if refused != "" && s.fleetRefused.Swap(revision) != revision {
+	if refused != "" && s.fleetRefused.Swap(revision+1) != revision+1 {
 		s.log.Error("the stored settings of the fleet are not believed", "error", refused)
 		s.tell(gk.Event{Kind: gk.EventTuningRefused, Detail: map[string]string{"why": refused}})
 	}

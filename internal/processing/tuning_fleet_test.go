@@ -25,7 +25,6 @@ import (
 func TestPriorIsSealed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, testConfig())
-		serveSeals(w)
 		ctx, conn := context.Background(), w.memory.Conn()
 		s := &Service{records: w.records, conn: conn, log: slog.New(slog.DiscardHandler)}
 		s.cfg = testConfig()
@@ -87,6 +86,16 @@ func TestPriorIsSealed(t *testing.T) {
 		}
 		put(0.42)
 		is("found anew after it was refused", 0.42)
+		if err := w.records.Erase(ctx, fleetKey); err != nil {
+			t.Fatal(err)
+		}
+		told := w.count(gk.EventTuningRefused)
+		is("removed", 0.5)
+		is("removed", 0.5)
+		synctest.Wait()
+		if n := w.count(gk.EventTuningRefused) - told; n != 1 {
+			t.Errorf("removed: told %d times", n)
+		}
 		conn.Close()
 		w.close()
 	})
@@ -97,7 +106,6 @@ func TestPriorIsSealed(t *testing.T) {
 func TestFleetWaitsForEvidence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, behaviourConfig())
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		f := w.film(d)

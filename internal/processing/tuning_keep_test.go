@@ -18,7 +18,6 @@ import (
 func TestOlderTuningDoesNotComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, behaviourConfig())
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		time.Sleep(10 * time.Second)
@@ -52,6 +51,17 @@ func TestOlderTuningDoesNotComeBack(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		if i := w.tuning(bus.TuningRequest{}); !i.Auto || w.count(gk.EventTuningRefused) != 1 {
 			t.Errorf("after one more start it tunes itself: %v, told %d times", i.Auto, w.count(gk.EventTuningRefused))
+		}
+		// Nor does an operator's off go with its record.
+		w.tuning(bus.TuningRequest{Do: bus.TuningAuto, Auto: false})
+		w.crash()
+		if err := w.records.Erase(ctx, "tuning.cam-1"); err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		time.Sleep(5 * time.Second)
+		if i := w.tuning(bus.TuningRequest{}); i.Auto || !strings.Contains(i.Live.Reason, "gone") || w.count(gk.EventTuningRefused) != 2 {
+			t.Errorf("when its record was removed it tunes itself: %v, told %d times: %+v", i.Auto, w.count(gk.EventTuningRefused), i.Live)
 		}
 		d.kill()
 		w.close()

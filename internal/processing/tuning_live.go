@@ -26,6 +26,7 @@ type tuned struct {
 	layout *tune.Layout
 	levels []episode.Level
 	trace  *tune.Trace
+	goal   int // hops of trace when it is stored
 
 	recording  []byte // windows so far, compressed when full
 	recorded   int
@@ -69,7 +70,7 @@ const (
 
 const (
 	chunkHops = 5 * 60 * episode.HopsPerSecond // of scores that are stored as one
-	leastHops = 2 * episode.HopsPerSecond      // fewer are not worth it
+	leastHops = 10 * episode.HopsPerSecond     // fewer are not worth it, and take more than [tune.MaxRate]
 	// mostLag is by how much kept scores may be dated wrongly: windows come late and
 	// together at times.
 	mostLag = 2 * time.Second
@@ -193,12 +194,13 @@ func (b *behaviour) keepScores(now time.Time, w *feature.Window, planned bool) {
 		}
 		if t.trace == nil {
 			t.trace = &tune.Trace{Layout: t.layout, From: now.Add(-feature.Hop)}
+			t.goal = b.toBoundary(t.trace.From)
 		}
 		t.trace.Add(t.levels, f)
-		if t.trace.Len() >= chunkHops {
+		if t.trace.Len() >= t.goal {
 			from := t.trace.At(t.trace.Len())
 			t.chunks = append(t.chunks, t.trace)
-			t.trace = &tune.Trace{Layout: t.layout, From: from}
+			t.trace, t.goal = &tune.Trace{Layout: t.layout, From: from}, b.toBoundary(from)
 		}
 		b.record(now, w, open || planned)
 		b.keepAround(now, f)
@@ -206,6 +208,17 @@ func (b *behaviour) keepScores(now time.Time, w *feature.Window, planned bool) {
 	news := b.verdict.Alarm && b.verdict.Class == detect.Source && !planned && !proof
 	b.shadowed(open, planned, f)
 	b.watched(now, news)
+}
+
+// toBoundary is how many hops a stretch that begins then has: to the stream's own next
+// boundary, or the one after that where it would not be worth it.
+func (b *behaviour) toBoundary(from time.Time) int {
+	since := (time.Duration(from.UnixNano()) + phase(b.alerts.stream, chunkTime)) % chunkTime
+	n := hops(chunkTime - since)
+	if n < leastHops {
+		n += chunkHops
+	}
+	return n
 }
 
 // breakScores ends the stretch of scores: the engine begins anew.

@@ -13,7 +13,6 @@ import (
 func TestMissedWhereNothingWas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, behaviourConfig())
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		w.kms.mu.Lock()
 		r := w.kms.devices["cam-1"]

@@ -48,7 +48,6 @@ func TestNightsOutliveRestarts(t *testing.T) {
 		cfg := testConfig()
 		cfg.Behaviour.Tuning.Every = time.Hour
 		w := newWorld(t, cfg)
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		time.Sleep(5 * time.Second)

@@ -165,10 +165,12 @@ func TestKeptScoresReplayTheStream(t *testing.T) {
 	}
 	s.b.breakScores()
 	chunks, _, _ := s.b.takeTuning()
-	if len(chunks) != 2 {
+	if len(chunks) < 2 || len(chunks) > 3 {
 		t.Fatalf("%d stretches are kept of six minutes", len(chunks))
 	}
-	chunks[0].Join(chunks[1])
+	for _, c := range chunks[1:] {
+		chunks[0].Join(c)
+	}
 	alarms := tune.NewReplayer(chunks[0].Layout, s.b.weight).Alarms(chunks[0], s.b.tuned.params)
 	all := s.b.alerts.all[start:]
 	if len(alarms) != len(all) || len(all) != 3 {
@@ -258,7 +260,6 @@ func (f *flaky) Update(ctx context.Context, key string, v []byte, rev uint64) (u
 func TestNoLabelIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, behaviourConfig())
-		serveSeals(w)
 		f := &flaky{KV: w.records}
 		w.crash()
 		w.records = f
@@ -320,7 +321,6 @@ func TestOperatorTunes(t *testing.T) {
 		cfg := behaviourConfig()
 		cfg.Behaviour.Tuning.Shadow = time.Minute
 		w := newWorld(t, cfg)
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		f := w.film(d)
@@ -378,7 +378,6 @@ func TestOperatorTunes(t *testing.T) {
 func TestFalseOfWhatIsProven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, behaviourConfig())
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		f := w.film(d)

@@ -3,8 +3,6 @@ package processing
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,39 +14,6 @@ import (
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 )
-
-// serveSeals plays the key management service's part: content and a hash of it
-// with its place.
-func serveSeals(w *world) {
-	mark := func(p bus.SealPlace, content []byte) []byte {
-		h := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d/%x", p.Kind, p.Stream, p.Version, content))
-		return h[:]
-	}
-	conn := w.memory.Conn()
-	newest := map[string]uint64{} // of profiles and of settings
-	of := func(p bus.SealPlace) string {
-		if p.Kind == bus.SealedScores || p.Kind == bus.SealedWindows || p.Kind == bus.SealedContext {
-			return fmt.Sprint(p) // there are many
-		}
-		return p.Kind + string(p.Stream)
-	}
-	serve(w.t, conn, bus.KMSSeal, func(r bus.SealRequest) (bus.SealReply, error) {
-		if len(r.Content) > bus.MaxSealed {
-			w.t.Errorf("asked to seal %d bytes of %q", len(r.Content), r.Place.Kind)
-		}
-		return bus.SealReply{Sealed: append(mark(r.Place, r.Content), r.Content...), Newest: newest[of(r.Place)]}, nil
-	}, &w.kms.mu)
-	serve(w.t, conn, bus.KMSUnseal, func(r bus.UnsealRequest) (bus.UnsealReply, error) {
-		if len(r.Sealed) < 32 || !bytes.Equal(mark(r.Place, r.Sealed[32:]), r.Sealed[:32]) {
-			return bus.UnsealReply{}, bus.Refuse(bus.CodeUnauthorized, "it was changed")
-		}
-		if r.Place.Version < newest[of(r.Place)] {
-			return bus.UnsealReply{}, bus.Refuse(bus.CodeUnauthorized, "it was put back")
-		}
-		newest[of(r.Place)] = r.Place.Version
-		return bus.UnsealReply{Content: r.Sealed[32:]}, nil
-	}, &w.kms.mu)
-}
 
 // film tells the windows of an encoder as the transport of a device's session, in
 // step with time.
@@ -132,7 +97,6 @@ func (w *world) reasons() map[gk.Reason]int {
 func TestSwappedSourceChangesTheKeyOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, behaviourConfig())
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		f := w.film(d)
@@ -195,7 +159,6 @@ func TestSwappedSourceChangesTheKeyOnce(t *testing.T) {
 func TestProfileOfAnotherVersionIsLearnedAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, behaviourConfig())
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		f := w.film(d)
@@ -269,11 +232,11 @@ func TestTamperedProfileIsRefused(t *testing.T) {
 		"a bit":    func(b []byte) []byte { b[len(b)-9] ^= 1; return b },
 		"cut":      func(b []byte) []byte { return b[:len(b)/2] },
 		"nonsense": func([]byte) []byte { return []byte("nonsense") },
+		"removed":  nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, behaviourConfig())
-				serveSeals(w)
 				d := w.enroll("cam-1")
 				d.run()
 				f := w.film(d)
@@ -284,7 +247,12 @@ func TestTamperedProfileIsRefused(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := w.records.Put(ctx, "profile.cam-1", tamper(bytes.Clone(e.Value))); err != nil {
+				if tamper == nil {
+					err = w.records.Erase(ctx, "profile.cam-1")
+				} else {
+					_, err = w.records.Put(ctx, "profile.cam-1", tamper(bytes.Clone(e.Value)))
+				}
+				if err != nil {
 					t.Fatal(err)
 				}
 				w.start()
@@ -316,7 +284,6 @@ func TestTamperedProfileIsRefused(t *testing.T) {
 func TestProofIsAnAlertAndRotatesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, behaviourConfig())
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		time.Sleep(5 * time.Second)
@@ -348,7 +315,6 @@ func TestProofIsAnAlertAndRotatesAtOnce(t *testing.T) {
 func TestTriggersStayWithinTheBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, behaviourConfig())
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		time.Sleep(3 * time.Second)

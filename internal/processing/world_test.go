@@ -31,6 +31,7 @@ type world struct {
 	records store.KV
 	kms     *fakeKMS
 	tr      *fakeTransport
+	svc     *Service // that runs at present
 	cancel  context.CancelFunc
 	done    chan error
 	cfg     Config
@@ -66,6 +67,7 @@ func (w *world) start() {
 	done := make(chan error, 1)
 	w.cancel, w.done = cancel, done
 	s := New(w.cfg, w.memory.Conn(), w.memory.Courier(), w.records, signer, controller, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	w.svc = s
 	courier := s.courier
 	conn := s.conn
 	go func() {
@@ -218,6 +220,7 @@ func newFakeKMS(t *testing.T, conn bus.Conn) *fakeKMS {
 		k.states[r.Epoch] = r.State
 		return bus.Empty{}, nil
 	}, &k.mu)
+	k.serveSeals(conn)
 	return k
 }
 
