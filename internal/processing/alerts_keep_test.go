@@ -18,9 +18,7 @@ import (
 // has the name of an earlier one.
 func TestAlertsAreSealed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, testConfig())
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, testConfig())
 		time.Sleep(5 * time.Second)
 		var session gk.SessionID
 		d.look(func() { session = d.session })

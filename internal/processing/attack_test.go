@@ -182,9 +182,7 @@ func TestAllAcksWithheld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig()
 		cfg.RotateEvery = time.Minute
-		w := newWorld(t, cfg)
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, cfg)
 		time.Sleep(10 * time.Second)
 		b := newBroker(t, w)
 		b.act(func(m message) []bus.Delivery {

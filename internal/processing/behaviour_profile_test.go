@@ -264,10 +264,7 @@ func TestBadRecordsAreRefused(t *testing.T) {
 // before an operator's word back, as it was.
 func TestOlderProfileDoesNotComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, behaviourConfig())
-		d := w.enroll("cam-1")
-		d.run()
-		f := w.film(d)
+		w, _, f := filmed(t)
 		time.Sleep(40 * time.Second)
 		ctx := context.Background()
 		e, err := w.records.Get(ctx, "profile.cam-1")
@@ -301,9 +298,7 @@ func TestOlderProfileDoesNotComeBack(t *testing.T) {
 		if i := w.profile(""); i.Stage != bus.StageMature || w.count(gk.EventProfileRefused) != 1 {
 			t.Errorf("after one more restart: %+v", i)
 		}
-		f.stop()
-		d.kill()
-		w.close()
+		f.end()
 	})
 }
 

@@ -14,9 +14,7 @@ import (
 // live starts a world with one sending device.
 func live(t *testing.T) (*world, *fakeDevice) {
 	t.Helper()
-	w := newWorld(t, testConfig())
-	d := w.enroll("cam-1")
-	d.run()
+	w, d := newCamera(t, testConfig())
 	for w.count(gk.EventSessionStarted) == 0 {
 		time.Sleep(100 * time.Millisecond)
 	}

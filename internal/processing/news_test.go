@@ -13,9 +13,7 @@ import (
 // changes its key nor keeps it alive.
 func TestOtherTransportsHaveNoSay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, testConfig())
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, testConfig())
 		time.Sleep(2 * time.Second)
 		look := func() (session gk.SessionID, epoch gk.Epoch) {
 			d.look(func() { session, epoch = d.session, d.epoch })

@@ -144,9 +144,7 @@ func TestDeviceRestartIsANewSessionWithNewKeys(t *testing.T) {
 
 func TestNewcomerIsHeldWhileMediaIsAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, testConfig())
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, testConfig())
 		time.Sleep(3 * time.Second)
 		clone := &fakeDevice{w: w, scope: d.scope, signer: d.signer, rng: d.rng, used: map[gk.Epoch]gk.SessionID{}, offer: d.offer, suites: d.suites, high: 1}
 		clone.run()
@@ -209,9 +207,7 @@ func TestWhatARefusedHelloIsTold(t *testing.T) {
 
 func TestOperatorsRotationIsAnsweredWhenConfirmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, testConfig())
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, testConfig())
 		time.Sleep(2 * time.Second)
 		conn := w.memory.Conn()
 		rep, err := bus.ProcessingRotate.Do(context.Background(), conn, bus.RotateRequest{Stream: "cam-1", Wait: true})
@@ -240,9 +236,7 @@ func TestPacketCountRotates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig()
 		cfg.RotatePackets = 1000 // 5 s at a packet every 5 ms
-		w := newWorld(t, cfg)
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, cfg)
 		time.Sleep(61 * time.Second)
 		d.kill()
 		w.close()
@@ -262,9 +256,7 @@ func TestPacketCountRotates(t *testing.T) {
 
 func TestAnotherInstanceFencesThisOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, testConfig())
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, testConfig())
 		time.Sleep(2 * time.Second)
 		first := w.cancel
 		firstDone := w.done
@@ -289,9 +281,7 @@ func TestProofRotatesAtOnceAndWithinTheBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig()
 		cfg.Urgent = gkrp.Budget{Burst: 3, Every: time.Minute}
-		w := newWorld(t, cfg)
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, cfg)
 		time.Sleep(2 * time.Second)
 		conn := w.memory.Conn()
 		accuse := func(session gk.SessionID, e gk.Epoch) {
@@ -335,9 +325,7 @@ func TestProofRotatesAtOnceAndWithinTheBudget(t *testing.T) {
 
 func TestStoreRestoredFromABackup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, testConfig())
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, testConfig())
 		time.Sleep(2 * time.Second)
 		for range 5 {
 			_, _ = bus.ProcessingRotate.Do(context.Background(), w.memory.Conn(), bus.RotateRequest{Stream: "cam-1", Wait: true})
@@ -433,9 +421,7 @@ func TestTermIsRaisedWithoutTheStoresAnswer(t *testing.T) {
 // that a session is unknown would end one that runs.
 func TestReplacedInstanceIsSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, testConfig())
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, testConfig())
 		time.Sleep(2 * time.Second)
 		first, firstDone := w.cancel, w.done
 		w.cfg.ID = "processing-2"
@@ -461,9 +447,7 @@ func TestReplacedInstanceIsSilent(t *testing.T) {
 // keys of the one that runs: it is given them again, and not at the next rotation.
 func TestTransportThatForgotIsGivenTheKeysAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, testConfig())
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, testConfig())
 		time.Sleep(2 * time.Second)
 		w.tr.mu.Lock()
 		session := w.tr.session
@@ -484,9 +468,7 @@ func TestTransportThatForgotIsGivenTheKeysAgain(t *testing.T) {
 // likes, and fills no audit trail with it.
 func TestRefusedMessagesAreToldOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, testConfig())
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, testConfig())
 		broker := w.memory.Courier()
 		for range 150 {
 			time.Sleep(time.Second)

@@ -19,14 +19,10 @@ func TestAppliedSettingDecides(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := behaviourConfig()
 		cfg.Behaviour.Tuning.Shadow, cfg.Behaviour.Tuning.Watch = time.Minute, time.Hour
-		w := newWorld(t, cfg)
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, cfg)
 		f := w.film(d)
 		defer func() {
-			f.stop()
-			d.kill()
-			w.close()
+			f.end()
 		}()
 		judgedBy := func() float64 {
 			e, err := bus.ProcessingExplain.Do(context.Background(), w.memory.Conn(), bus.ExplainRequest{Stream: "cam-1"})

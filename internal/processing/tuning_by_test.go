@@ -13,9 +13,7 @@ import (
 // TestNamesOfOperatorsAreBounded: they stand in the record and in the audit trail.
 func TestNamesOfOperatorsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, behaviourConfig())
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, behaviourConfig())
 		time.Sleep(5 * time.Second)
 		ctx, conn := context.Background(), w.memory.Conn()
 		for n, want := range map[int]bus.Code{bus.MaxNote: "", bus.MaxNote + 1: bus.CodeBadRequest} {

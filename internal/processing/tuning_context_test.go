@@ -52,9 +52,7 @@ func TestScoresAroundAnAlertAreKept(t *testing.T) {
 // nothing of the history is left still finds the scores.
 func TestScoresOutliveTheService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, testConfig())
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, testConfig())
 		time.Sleep(5 * time.Second)
 		d.kill()
 		w.crash()

@@ -105,10 +105,7 @@ func TestPriorIsSealed(t *testing.T) {
 // new streams to begin with, and whoever asks is told why.
 func TestFleetWaitsForEvidence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, behaviourConfig())
-		d := w.enroll("cam-1")
-		d.run()
-		f := w.film(d)
+		w, _, f := filmed(t)
 		time.Sleep(time.Minute)
 		ctx, conn := context.Background(), w.memory.Conn()
 		i, err := bus.ProcessingFleet.Do(ctx, conn, bus.FleetRequest{})
@@ -122,8 +119,6 @@ func TestFleetWaitsForEvidence(t *testing.T) {
 			t.Errorf("what new streams begin with: %v", err)
 		}
 		conn.Close()
-		f.stop()
-		d.kill()
-		w.close()
+		f.end()
 	})
 }

@@ -17,9 +17,7 @@ import (
 // nothing is tuned by itself until an operator says so again.
 func TestOlderTuningDoesNotComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, behaviourConfig())
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, behaviourConfig())
 		time.Sleep(10 * time.Second)
 		ctx := context.Background()
 		w.tuning(bus.TuningRequest{Do: bus.TuningAuto, Auto: false})

@@ -53,8 +53,6 @@ func TestMissedWhereNothingWas(t *testing.T) {
 		if _, err := w.feedback(bus.FeedbackRequest{Stream: "cam-1", From: now.Add(-5 * time.Minute), To: now.Add(-4 * time.Minute)}); err != nil {
 			t.Errorf("after a second enrolment: %v", err)
 		}
-		f.stop()
-		d.kill()
-		w.close()
+		f.end()
 	})
 }

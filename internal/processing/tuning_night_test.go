@@ -47,9 +47,7 @@ func TestNightsOutliveRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig()
 		cfg.Behaviour.Tuning.Every = time.Hour
-		w := newWorld(t, cfg)
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, cfg)
 		time.Sleep(5 * time.Second)
 		d.kill()
 		w.scored(time.Now().Add(-40*time.Minute), 35*time.Minute)

@@ -31,9 +31,7 @@ func nothing() episode.Level { return 0 }
 
 // quietWorld starts a world with one stream and no device that talks any more.
 func quietWorld(t *testing.T) (*world, *stream) {
-	w := newWorld(t, testConfig())
-	d := w.enroll("cam-1")
-	d.run()
+	w, d := newCamera(t, testConfig())
 	time.Sleep(5 * time.Second)
 	d.kill()
 	return w, w.svc.find("cam-1")

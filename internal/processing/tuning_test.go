@@ -320,9 +320,7 @@ func TestOperatorTunes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := behaviourConfig()
 		cfg.Behaviour.Tuning.Shadow = time.Minute
-		w := newWorld(t, cfg)
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, cfg)
 		f := w.film(d)
 		time.Sleep(3 * time.Minute)
 		f.style(foreign)
@@ -368,19 +366,14 @@ func TestOperatorTunes(t *testing.T) {
 		if i = w.tuning(bus.TuningRequest{Do: bus.TuningAuto}); i.Auto {
 			t.Error("automatic tuning is still on")
 		}
-		f.stop()
-		d.kill()
-		w.close()
+		f.end()
 	})
 }
 
 // TestFalseOfWhatIsProven is kept, flagged, and moves nothing.
 func TestFalseOfWhatIsProven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, behaviourConfig())
-		d := w.enroll("cam-1")
-		d.run()
-		f := w.film(d)
+		w, d, f := filmed(t)
 		time.Sleep(time.Minute)
 		var session gk.SessionID
 		var epoch gk.Epoch
@@ -406,8 +399,6 @@ func TestFalseOfWhatIsProven(t *testing.T) {
 		if all := w.alerts(); !slices.ContainsFunc(all, func(a bus.Alert) bool { return a.Class == bus.ClassSource && a.Done == bus.DoneRotated }) {
 			t.Errorf("after five false answers to a proven theft nothing noticed another source: %+v", all)
 		}
-		f.stop()
-		d.kill()
-		w.close()
+		f.end()
 	})
 }

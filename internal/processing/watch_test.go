@@ -25,6 +25,19 @@ type film struct {
 	done chan struct{}
 }
 
+// filmed is a world in which cam-1 films, with the settings that behaviour is tested by.
+func filmed(t *testing.T) (*world, *fakeDevice, *film) {
+	w, d := newCamera(t, behaviourConfig())
+	return w, d, w.film(d)
+}
+
+// end stops film, device and world.
+func (f *film) end() {
+	f.stop()
+	f.d.kill()
+	f.w.close()
+}
+
 func (w *world) film(d *fakeDevice) *film {
 	f := &film{w: w, d: d, e: newEncoder(1, own), quit: make(chan struct{}), done: make(chan struct{})}
 	go func() {
@@ -96,10 +109,7 @@ func (w *world) reasons() map[gk.Reason]int {
 // the new key, one alert tells of it, and a restart keeps profile and alert.
 func TestSwappedSourceChangesTheKeyOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, behaviourConfig())
-		d := w.enroll("cam-1")
-		d.run()
-		f := w.film(d)
+		w, d, f := filmed(t)
 		time.Sleep(40 * time.Second)
 		if i := w.profile(""); i.Stage != bus.StageMature || !i.Stored || i.Version != 2 {
 			t.Errorf("after 40 s: %+v", i)
@@ -158,10 +168,7 @@ func TestSwappedSourceChangesTheKeyOnce(t *testing.T) {
 // TestProfileOfAnotherVersionIsLearnedAnew: an upgrade of the program is nobody's attack.
 func TestProfileOfAnotherVersionIsLearnedAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, behaviourConfig())
-		d := w.enroll("cam-1")
-		d.run()
-		f := w.film(d)
+		w, _, f := filmed(t)
 		time.Sleep(40 * time.Second)
 		before := w.profile("")
 		w.crash()
@@ -220,9 +227,7 @@ func TestProfileOfAnotherVersionIsLearnedAnew(t *testing.T) {
 		if i := w.profile(""); i.Stage != bus.StageMature {
 			t.Errorf("after one more restart: %+v", i)
 		}
-		f.stop()
-		d.kill()
-		w.close()
+		f.end()
 	})
 }
 
@@ -236,10 +241,7 @@ func TestTamperedProfileIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, behaviourConfig())
-				d := w.enroll("cam-1")
-				d.run()
-				f := w.film(d)
+				w, _, f := filmed(t)
 				time.Sleep(40 * time.Second)
 				w.crash()
 				ctx := context.Background()
@@ -273,9 +275,7 @@ func TestTamperedProfileIsRefused(t *testing.T) {
 				if i := w.profile(bus.ProfileApprove); i.Probation != 0 || i.Approved.IsZero() {
 					t.Errorf("approved: %+v", i)
 				}
-				f.stop()
-				d.kill()
-				w.close()
+				f.end()
 			})
 		})
 	}
@@ -283,9 +283,7 @@ func TestTamperedProfileIsRefused(t *testing.T) {
 
 func TestProofIsAnAlertAndRotatesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, behaviourConfig())
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, behaviourConfig())
 		time.Sleep(5 * time.Second)
 		var session gk.SessionID
 		var epoch gk.Epoch
@@ -314,9 +312,7 @@ func TestProofIsAnAlertAndRotatesAtOnce(t *testing.T) {
 // budget says, and an operator is told.
 func TestTriggersStayWithinTheBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, behaviourConfig())
-		d := w.enroll("cam-1")
-		d.run()
+		w, d := newCamera(t, behaviourConfig())
 		time.Sleep(3 * time.Second)
 		for range 300 { // three seconds of a hundred thousand triggers a second
 			var session gk.SessionID

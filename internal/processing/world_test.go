@@ -56,6 +56,14 @@ func newWorld(t *testing.T, cfg Config) *world {
 	return w
 }
 
+// newCamera is a world in which the device cam-1 has begun.
+func newCamera(t *testing.T, cfg Config) (*world, *fakeDevice) {
+	w := newWorld(t, cfg)
+	d := w.enroll("cam-1")
+	d.run()
+	return w, d
+}
+
 func (w *world) start() {
 	_, key, _ := ed25519.GenerateKey(rand.Reader)
 	signer, _ := gkrp.NewSigner(key)
