@@ -84,6 +84,13 @@ const (
 	tamperedProbation = 10 * time.Minute
 )
 
+// quiets are the classes that nothing measures the end of, and how long nothing is seen
+// of one when it is over.
+var quiets = [...]struct {
+	class bus.Class
+	long  time.Duration
+}{{bus.ClassProof, proofQuiet}, {bus.ClassIdentity, identityQuiet}, {bus.ClassNoise, noiseQuiet}}
+
 // behaviour is how one stream behaves and what follows from it. It owns no clock,
 // no lock and no goroutine: windows, proof and news of rotations go in with the
 // time, and what is to be done comes out of [behaviour.take].
@@ -120,8 +127,9 @@ type behaviour struct {
 	// pendingKept is when what is left of these was last stored.
 	pendingKept time.Time
 	verdict     detect.Verdict
-	calm        map[bus.Class]int // windows in a row
-	hot         time.Time         // when source evidence was last at its limit
+	high        map[bus.Class]float64 // of the newest window
+	calm        map[bus.Class]int     // windows in a row
+	hot         time.Time             // when source evidence was last at its limit
 	path        pathEpisode
 	silent      int // windows without a packet, in a row
 	windows     uint64
@@ -146,7 +154,7 @@ type reactions struct {
 }
 
 func newBehaviour(cfg *Behaviour, stream gk.StreamID) *behaviour {
-	b := &behaviour{cfg: cfg, alerts: newAlertBook(stream), stage: bus.StageLoading, calm: map[bus.Class]int{}}
+	b := &behaviour{cfg: cfg, alerts: newAlertBook(stream), stage: bus.StageLoading, calm: map[bus.Class]int{}, high: map[bus.Class]float64{}}
 	b.announced.budget = cfg.Announced
 	b.tuned.params = tune.DefaultParams()
 	b.tuned.params.Sensitivity = cfg.Sensitivity
@@ -216,9 +224,9 @@ func (b *behaviour) window(now time.Time, session gk.SessionID, epoch gk.Epoch, 
 
 // tick ends what only time ends.
 func (b *behaviour) tick(now time.Time) {
-	for c, long := range map[bus.Class]time.Duration{bus.ClassProof: proofQuiet, bus.ClassIdentity: identityQuiet, bus.ClassNoise: noiseQuiet} {
-		if b.alerts.quiet(now, c, long) {
-			b.alerts.close(now, c, bus.OutcomeCalm)
+	for _, q := range quiets {
+		if b.alerts.quiet(now, q.class, q.long) {
+			b.alerts.close(now, q.class, bus.OutcomeCalm)
 		}
 	}
 	b.keepPending(now)

@@ -66,7 +66,8 @@ func (b *behaviour) score(now time.Time, w *feature.Window) {
 		b.margins()
 	}
 	b.verdict = b.judge.Observe(w)
-	high, plain := map[bus.Class]float64{}, 0.0
+	high, plain := b.high, 0.0
+	clear(high)
 	for _, e := range b.judge.Evidence() {
 		if !e.Advisory {
 			high[bus.Class(e.Class)] = max(high[bus.Class(e.Class)], e.Score)

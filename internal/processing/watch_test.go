@@ -339,7 +339,6 @@ func TestTriggersStayWithinTheBudget(t *testing.T) {
 func TestPlannedChangeIsStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, behaviourConfig())
-		serveSeals(w)
 		d := w.enroll("cam-1")
 		d.run()
 		f := w.film(d)
