@@ -75,11 +75,13 @@ const (
 // rate is known would push out what comes then.
 func newLoopMemory() *loopMemory { return &loopMemory{mask: 0x3f << 58} }
 
-// picks reports whether the payload that begins with b, of at least visibleLeast bytes,
-// is one of those that are remembered under mask.
-func picks(b []byte, mask uint64) bool {
-	return binary.LittleEndian.Uint64(b[16:])*0x9fb21c651e98df25&mask == 0
-}
+// markOf are the bytes by which a payload that begins with b, of at least visibleLeast
+// bytes, is picked or not.
+func markOf(b []byte) uint64 { return binary.LittleEndian.Uint64(b[16:]) }
+
+// picks reports whether a payload with a mark is one of those that are remembered under
+// mask.
+func picks(mark, mask uint64) bool { return mark*0x9fb21c651e98df25&mask == 0 }
 
 // seen looks up a picked payload and stores it. It reports whether it was last sent
 // more than [echoAge] ago.

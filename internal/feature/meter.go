@@ -157,7 +157,7 @@ func (m *Meter) sample(b []byte, at int64) {
 	}
 	l := m.loop
 	l.met++
-	if picks(b, l.mask) {
+	if picks(markOf(b), l.mask) {
 		m.known(b, at)
 	}
 }
@@ -180,6 +180,13 @@ func (m *Meter) known(b []byte, at int64) {
 
 // Roll ends the window at end, moves it into out and begins the next one there.
 func (m *Meter) Roll(out *Window, end int64) {
+	m.Close(out, end)
+	m.Tidy(end)
+}
+
+// Close does what [Meter.Roll] does, but for what can wait: [Meter.Tidy] is to be called
+// soon, with the same end.
+func (m *Meter) Close(out *Window, end int64) {
 	m.endLength()
 	m.endSlot()
 	if n := m.packets - m.windowPackets; n > 0 {
@@ -196,7 +203,14 @@ func (m *Meter) Roll(out *Window, end int64) {
 	}
 	if m.ts != nil {
 		m.ts.roll(moved)
-		m.echo.recent.sweep(uint32(end / 1e6))
 	}
 	m.clear()
+}
+
+// Tidy makes room for what a stream says next, once for each window that was closed. It
+// alone allocates, where a stream became faster.
+func (m *Meter) Tidy(end int64) {
+	if m.echo != nil {
+		m.echo.recent.sweep(uint32(end / 1e6))
+	}
 }

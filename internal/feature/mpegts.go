@@ -123,12 +123,16 @@ func (m *Meter) observeTS(p *Packet, consecutive bool) {
 func (m *Meter) tsRun(b []byte, t *tsPID, at int64) []byte {
 	body, next, mask := t.body|0x10, uint32(t.next), m.loop.mask
 	n, stuffed := 0, 0
-	for len(b) >= tsSize && binary.BigEndian.Uint32(b)^body == next {
-		es := b[4:tsSize]
-		if picks(es, mask) {
-			m.known(es, at)
+	for len(b) >= tsSize {
+		one := (*[tsSize]byte)(b)
+		if binary.BigEndian.Uint32(one[:])^body != next {
+			break
 		}
-		if stuffs(es) {
+		mark := markOf(one[4:])
+		if picks(mark, mask) {
+			m.known(one[4:], at)
+		}
+		if mark+1 <= 1 && stuffs(one[4:]) { // its bits are alike
 			stuffed++
 		}
 		next = (next + 1) & 15

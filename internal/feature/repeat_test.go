@@ -185,7 +185,7 @@ func TestLoopMemoryEqualsNaive(t *testing.T) {
 			}
 			old = append(old, b)
 			l.met++
-			if picks(b, l.mask) {
+			if picks(markOf(b), l.mask) {
 				picked++
 				h := hashVisible(0, b)
 				at, sent := last[h]
@@ -363,5 +363,27 @@ func TestManyWordsOfOneFamilyLeaveTheOthers(t *testing.T) {
 	}
 	if want := [Families]bool{FamilyUnit: true}; s.Full != want || s.Overflow != 100-uint32(tokenRoom[FamilyUnit]) {
 		t.Errorf("%d occasions overflow, families %v; want %v", s.Overflow, s.Full, want)
+	}
+}
+
+// TestClosingAllocatesNothing: what a stream that became faster needs is made when the
+// meter is tidied, not where its packets pass.
+func TestClosingAllocatesNothing(t *testing.T) {
+	m := NewLiveMeter(TS)
+	ps := tsStream(rand.New(rand.NewPCG(1, 1)), 2000, 1e5)
+	var w Window
+	end, i := int64(Hop), 0
+	if n := testing.AllocsPerRun(2, func() {
+		for range len(ps) / 4 {
+			m.Observe(&ps[i])
+			i++
+		}
+		m.Close(&w, end)
+		end += Hop
+	}); n > 0 {
+		t.Errorf("%.1f allocations in a window", n)
+	}
+	if m.Tidy(end); len(m.echo.recent.buckets) <= recentLeast {
+		t.Errorf("after %d payloads there are %d buckets still", i, len(m.echo.recent.buckets))
 	}
 }

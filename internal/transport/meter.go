@@ -117,7 +117,7 @@ func (s *Service) roll(ses *session) {
 	} else {
 		w = new(feature.Window)
 	}
-	g.meter.Roll(w, g.end)
+	g.meter.Close(w, g.end)
 	g.end += feature.Hop
 	g.fresh = false
 	if g.silent >= silentWindows {
@@ -144,6 +144,7 @@ func (s *Service) tellWindows() {
 	}
 	news := make([]bus.StreamWindow, len(s.rolled))
 	for i, r := range s.rolled {
+		r.ses.gauge.meter.Tidy(r.window.End)
 		news[i] = bus.StreamWindow{
 			Transport: s.cfg.ID, Stream: r.ses.stream.id, Session: r.ses.id, Epoch: r.ses.epoch,
 			Form: uint8(r.ses.gauge.form), Window: r.window.AppendTo(nil),
