@@ -40,14 +40,16 @@ type Profile struct {
 	CapShare float64
 	// Rates below are of the smallest and greatest over the baseline.
 	LoopMax, RepeatMax float64 // share of known runs of frame sizes; of known payloads
-	StepMax            float64 // greatest change of the volume from 8 s to the next, octaves
-	PaceMin            float64 // smallest spread of the pace over 10 s, octaves
-	TickMax            float64
-	DelayMin           float64 // ms
-	DelayMax           float64
-	DelaySwing         float64 // greatest change of the 5 s envelope within the baseline, ms
-	DistanceMax        [distances]float64
-	Reference          [distances]Histogram
+	// RepeatHops is in how many hops of 5 s payloads came again and none was new.
+	RepeatHops  float64
+	StepMax     float64 // greatest change of the volume from 8 s to the next, octaves
+	PaceMin     float64 // smallest spread of the pace over 10 s, octaves
+	TickMax     float64
+	DelayMin    float64 // ms
+	DelayMax    float64
+	DelaySwing  float64 // greatest change of the 5 s envelope within the baseline, ms
+	DistanceMax [distances]float64
+	Reference   [distances]Histogram
 	// MeanStep is by how many ticks the RTP timestamp rises a frame on average, SameTimeMax the
 	// greatest share of packets without a step.
 	MeanStep, SameTimeMax float64
@@ -173,6 +175,8 @@ type Learner struct {
 	// volume without padding, over 1 and 4 s
 	content1, content4 []float64
 	predicted          predictedLearner
+	again              unbroken
+	againMost          int
 
 	perHop     []uint64 // packets
 	vectors    []feature.Vector
@@ -251,6 +255,7 @@ func (l *Learner) Add(v *View) {
 	}
 	l.loops = append(l.loops, loopShare(&v.S4))
 	l.repeats = append(l.repeats, repeatShare(&v.S4))
+	l.againMost = max(l.againMost, l.again.add(&w.Sums))
 	if v.Full {
 		l.pace = append(l.pace, paceSpread(&v.S10))
 	}
@@ -274,6 +279,7 @@ func (l *Learner) Finish(seed uint64) *Profile {
 		Cap:        l.cap.Size,
 		LoopMax:    greatest(l.loops),
 		RepeatMax:  greatest(l.repeats),
+		RepeatHops: float64(l.againMost),
 		StepMax:    l.rampMax,
 		TickMax:    greatest(l.ticks),
 	}
