@@ -271,7 +271,7 @@ func printEncoder(w io.Writer, e bus.Encoder) {
 		fmt.Fprint(w, ", of which nothing is learned yet")
 	}
 	if e.Changes > 0 {
-		fmt.Fprintf(w, "; begun anew %d times, the last %s (%s)", e.Changes, stamp(e.At), cmp.Or(e.Why, "no cause told"))
+		fmt.Fprintf(w, "; begun anew %s (%s), number %d since the device's start", stamp(e.At), cmp.Or(e.Why, "no cause told"), e.Changes)
 	}
 	fmt.Fprintln(w)
 	if !e.Until.IsZero() {
