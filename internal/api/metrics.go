@@ -28,7 +28,7 @@ const (
 // knownReasons closes the set of the reason label.
 var knownReasons = map[gk.Reason]bool{
 	gk.ReasonStart: true, gk.ReasonSchedule: true, gk.ReasonPackets: true, gk.ReasonOperator: true,
-	gk.ReasonDiscontinuity: true, gk.ReasonProof: true, gk.ReasonSource: true,
+	gk.ReasonDiscontinuity: true, gk.ReasonRecovery: true, gk.ReasonProof: true, gk.ReasonSource: true,
 }
 
 // knownKinds closes the set of the kind label.
@@ -41,6 +41,8 @@ var knownKinds = map[gk.EventKind]bool{
 	gk.EventAlertOpened: true, gk.EventAlertChanged: true, gk.EventAlertClosed: true, gk.EventProfileStage: true,
 	gk.EventProfileRefused: true, gk.EventTuningRefused: true, gk.EventAlertsRefused: true, gk.EventPlannedChange: true, gk.EventAnnouncementRefused: true,
 	gk.EventStreamDisarmed: true, gk.EventStreamHeld: true, gk.EventStreamFreed: true, gk.EventLeaseLapsed: true, gk.EventLeaseRenewed: true, gk.EventAuditBroken: true,
+	gk.EventLabel: true, gk.EventLabelContested: true, gk.EventSettingProposed: true, gk.EventSettingLive: true,
+	gk.EventSettingRejected: true, gk.EventSettingReverted: true, gk.EventTuningAuto: true,
 	gk.EventIdentity: true, gk.EventBudgetSpent: true,
 }
 
