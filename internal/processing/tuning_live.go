@@ -302,7 +302,8 @@ func (b *behaviour) shadowed(open, planned bool, f tune.Flags) {
 // watched counts what a young setting does; too many alarms take it back.
 func (b *behaviour) watched(now time.Time, alarm bool) {
 	w := &b.tuned.watch
-	calm := b.alerts.get(bus.ClassSource) == nil
+	// One order at a time: a verdict is given once, and one written over would be lost.
+	calm := b.alerts.get(bus.ClassSource) == nil && b.tuned.order.do == settleNothing
 	if end, saw := w.Young(now, b.cfg.Tuning.goal(), alarm, calm); end == tune.Reverted {
 		b.tuned.order = settle{settleRevert, w.Revision, saw}
 	}
