@@ -33,7 +33,7 @@ var ErrNotJoined = errors.New("this device has not joined yet")
 type Identity struct {
 	Device    gk.DeviceID
 	Streams   []gk.StreamID      // that it may send
-	Key       ed25519.PrivateKey // its own; signs protocol messages and proves the certificate
+	Key       ed25519.PrivateKey `json:"-"` // its own; signs protocol messages and proves the certificate
 	Cert      *x509.Certificate
 	CA        *x509.Certificate
 	KMSPublic ed25519.PublicKey // signs every key envelope
