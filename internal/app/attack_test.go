@@ -132,7 +132,7 @@ func (s *scene) status(id gk.StreamID) (st bus.StreamStatus) {
 }
 
 // sceneWait is when a test gives up. It decides nothing else.
-const sceneWait = 25 * time.Second
+const sceneWait = 2 * time.Minute
 
 func (s *scene) until(what string, ok func() bool) {
 	s.t.Helper()

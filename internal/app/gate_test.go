@@ -38,7 +38,7 @@ func TestGateWantsThePresentEnrolment(t *testing.T) {
 	if n, err := b.disconnect("cam-1"); n != 1 || err != nil {
 		t.Errorf("%d connections cut, %v", n, err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); client.IsConnectionOpen(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(sceneWait); client.IsConnectionOpen(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a revoked device is still connected")
 		}

@@ -251,7 +251,7 @@ func TestBrokerRefusesForeignTopics(t *testing.T) {
 		if got != "gkrp/1/cam-1/front/up mine" {
 			t.Errorf("heard %q", got)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(sceneWait):
 		t.Error("permitted message did not arrive")
 	}
 }
@@ -260,7 +260,7 @@ func TestBrokerCutsADevice(t *testing.T) {
 	b := newTestBroker(t)
 	gone, other := b.device(t, "cam-1"), b.device(t, "cam-2")
 	b.disconnect("cam-1")
-	for deadline := time.Now().Add(10 * time.Second); gone.IsConnectionOpen(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(sceneWait); gone.IsConnectionOpen(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("device is still connected")
 		}
@@ -282,7 +282,7 @@ func (b *testBroker) conn(t *testing.T, role bus.Role) *nats.Conn {
 
 func TestBusRolesReachOnlyTheirOwn(t *testing.T) {
 	b := newTestBroker(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), sceneWait)
 	defer cancel()
 
 	kms, processing, api := b.conn(t, bus.RoleKMS), b.conn(t, bus.RoleProcessing), b.conn(t, bus.RoleAPI)

@@ -90,7 +90,7 @@ func (b *testBus) conn(id string, role bus.Role) *nats.Conn {
 
 func TestExternalBusKeepsRolesApart(t *testing.T) {
 	b := newTestBus(t, "main=kms,api,broker", "p1=processing", "t1=transport", "t2=transport")
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), sceneWait)
 	defer cancel()
 	kms, audit, api := b.conn("main", bus.RoleKMS), b.conn("main", bus.RoleAudit), b.conn("main", bus.RoleAPI)
 	processing, one, two := b.conn("p1", bus.RoleProcessing), b.conn("t1", bus.RoleTransport), b.conn("t2", bus.RoleTransport)
@@ -208,7 +208,7 @@ func TestExternalBusKeepsRolesApart(t *testing.T) {
 // account.
 func TestExternalStateIsNoWayAround(t *testing.T) {
 	b := newTestBus(t, "main=kms,api", "p1=processing")
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), sceneWait)
 	defer cancel()
 	kms, api, processing := b.conn("main", bus.RoleKMS), b.conn("main", bus.RoleAPI), b.conn("p1", bus.RoleProcessing)
 	asked := make(chan string, 64)
@@ -299,7 +299,7 @@ func TestExternalBusRefusals(t *testing.T) {
 	} {
 		n := b.node(c.id)
 		n.cfg.BusCredentials = c.dir
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), sceneWait)
 		n.starting = ctx
 		nc, err := n.connect(c.role)
 		if err == nil {

@@ -24,7 +24,7 @@ func TestClassicalSuiteIsTheOperatorsChoice(t *testing.T) {
 		cfg := testConfig(t)
 		cfg.AllowX25519 = allowed
 		n, _ := startNode(t, cfg, slog.New(slog.DiscardHandler))
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		connect := func(role bus.Role) bus.Conn {
 			nc, err := n.connect(role)

@@ -113,7 +113,7 @@ func (o *onAir) send(id device.Identity, state *device.State) {
 func (o *onAir) until(what string, ok func(before int64) bool) {
 	o.t.Helper()
 	before := o.delivered.Load()
-	for deadline := time.Now().Add(20 * time.Second); !ok(before); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(sceneWait); !ok(before); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			o.t.Fatalf("waited in vain for %s", what)
 		}
@@ -154,7 +154,7 @@ func TestRevokedCameraGoesDark(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "revoked") {
 			t.Errorf("the agent ended with %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(sceneWait):
 		t.Error("the agent was not told")
 	}
 	if c, err := device.Connect(t.Context(), id, time.Second, slog.New(slog.DiscardHandler)); err == nil {
@@ -201,7 +201,7 @@ func TestRevocationReachesWhoIsCutOff(t *testing.T) {
 	}
 	o.until("more of the picture", func(before int64) bool { return o.delivered.Load() > before+50 })
 	out := o.revoke()
-	if out.How != bus.RevokedByLease || len(out.Missing) != 1 || out.Waited < testLease-100*time.Millisecond || out.Waited > testLease+5*time.Second {
+	if out.How != bus.RevokedByLease || len(out.Missing) != 1 || out.Waited < testLease-100*time.Millisecond || out.Waited > testLease+sceneWait {
 		t.Errorf("%+v", out)
 	}
 	o.dark()

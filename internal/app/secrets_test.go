@@ -83,7 +83,7 @@ func newInsider(t *testing.T, n *Node) *insider {
 		t.Cleanup(nc.Close)
 		return bus.NewNATS(nc)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), sceneWait)
 	defer cancel()
 	creds, err := certify(ctx, n.certifier(t), "transport", "insider")
 	if err != nil {
@@ -218,7 +218,7 @@ func TestSecretsStayInMemory(t *testing.T) {
 	case <-enough:
 	case err := <-sent:
 		t.Fatalf("the device ended: %v", err)
-	case <-time.After(60 * time.Second):
+	case <-time.After(sceneWait):
 		t.Fatal("too few rotations in a minute")
 	}
 

@@ -48,7 +48,7 @@ func eachConn(t *testing.T, test func(t *testing.T, a, b Conn)) {
 
 func TestCallsAndRefusals(t *testing.T) {
 	eachConn(t, func(t *testing.T, a, b Conn) {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		if _, err := KMSOpen.Do(ctx, a, KMSOpenRequest{}); !errors.Is(err, ErrNoResponder) {
 			t.Fatalf("without a server: %v, want ErrNoResponder", err)
@@ -81,7 +81,7 @@ func TestCallsAndRefusals(t *testing.T) {
 
 func TestCallToReachesOnlyItsInstance(t *testing.T) {
 	eachConn(t, func(t *testing.T, a, b Conn) {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		got := make(chan AssignRequest, 1)
 		_, err := TransportAssign.Serve(b, "t1", func(_ context.Context, r AssignRequest) (Empty, error) {
@@ -109,7 +109,7 @@ func TestCallToReachesOnlyItsInstance(t *testing.T) {
 
 func TestNewsKeepsOrder(t *testing.T) {
 	eachConn(t, func(t *testing.T, a, b Conn) {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		got := make(chan FirstPacket, 100)
 		if _, err := TransportFirst.Hear(b, func(f FirstPacket) { got <- f }, nil); err != nil {
@@ -135,7 +135,7 @@ func TestNewsKeepsOrder(t *testing.T) {
 // them says there of itself must be so, too.
 func TestNewsInAnothersName(t *testing.T) {
 	eachConn(t, func(t *testing.T, a, b Conn) {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		got, liars := make(chan FirstPacket, 8), make(chan gk.TransportID, 8)
 		if _, err := TransportFirst.Hear(b, func(f FirstPacket) { got <- f }, func(from gk.TransportID) { liars <- from }); err != nil {

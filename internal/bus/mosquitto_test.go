@@ -36,7 +36,7 @@ func mosquitto(t *testing.T, port int, args ...string) (stop func()) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			_ = c.Close()
@@ -64,7 +64,7 @@ func freePort(t *testing.T) int {
 // needs no broker to begin with.
 func TestForeignBroker(t *testing.T) {
 	port := freePort(t)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	service, err := DialMQTT(ctx, MQTTConfig{Address: address, ClientID: "service", Plain: true, Patient: true})
@@ -254,7 +254,7 @@ func TestDocumentedBrokerKeepsDevicesApart(t *testing.T) {
 			if m != want {
 				t.Errorf("heard %q, want %q", m, want)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Errorf("%q did not arrive", want)
 		}
 	}

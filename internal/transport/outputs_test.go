@@ -52,7 +52,7 @@ func receiver(t *testing.T) (addr string, next func() []byte) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = sock.Close() })
-	_ = sock.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = sock.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	r := sock.NewReceiver(1, 2048)
 	return sock.LocalAddr().String(), func() []byte {
 		t.Helper()

@@ -154,7 +154,7 @@ func (w *world) seen(kind gk.EventKind) (out []gk.Event) {
 // until waits for something that sockets and goroutines bring about.
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("waited in vain for %s: %+v, outsiders %v", what, w.svc.Status(time.Now()), w.svc.Outsiders())
 		}
