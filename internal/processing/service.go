@@ -96,7 +96,7 @@ type Service struct {
 	keeps      gate          // of records that no key waits for
 
 	fleetRefused atomic.Uint64 // what was told to be refused of the fleet's settings: the revision and one
-	strangers    siteWatch
+	strangers    *siteWatch
 	door         *door
 
 	mu         sync.Mutex
@@ -164,7 +164,7 @@ func (s *Service) Run(ctx context.Context) error {
 			return err
 		}
 		s.log.Warn("the store counts terms from a backup: starting anew under a later one")
-		s.reset()
+		s = s.anew()
 	}
 }
 

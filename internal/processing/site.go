@@ -21,7 +21,7 @@ type siteWatch struct {
 	noisy  time.Time
 }
 
-func newSiteWatch() siteWatch { return siteWatch{alerts: newAlertBook(bus.SiteAlerts)} }
+func newSiteWatch() *siteWatch { return &siteWatch{alerts: newAlertBook(bus.SiteAlerts)} }
 
 // hear takes what a transport counted in about a second.
 func (w *siteWatch) hear(now time.Time, u bus.Outsiders, response bus.Response) []gk.Event {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 
-	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
 )
 
@@ -102,12 +102,16 @@ func (s *Service) raise(ctx context.Context, seen uint64) {
 // [Service.Run] does by itself.
 func (s *Service) Outranked() <-chan struct{} { return s.outranked }
 
-// reset forgets what a run knew, as a new process would.
-func (s *Service) reset() {
+// anew gives a service that knows what a new process would soon hear, and what was
+// spent. It is another one, because requests that the run before was asked are still
+// being answered by it.
+func (s *Service) anew() *Service {
+	next := New(s.cfg, s.conn, s.courier, s.records, s.signer, s.controller, s.log)
+	next.protocol.Site, next.protocol.Started = s.protocol.Site, s.protocol.Started
+	next.strangers, next.tuning = s.strangers, s.tuning
+	next.fleetRefused.Store(s.fleetRefused.Load())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.streams = map[gk.StreamID]*stream{}
-	s.ssrcs = map[uint32]gk.StreamID{}
-	s.outranked = make(chan struct{})
-	s.raised = map[uint64]bool{}
+	next.transports, next.liars = maps.Clone(s.transports), maps.Clone(s.liars)
+	return next
 }
