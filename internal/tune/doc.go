@@ -10,6 +10,7 @@
 //	gp.go, search.go  Bayesian optimisation, and what it is compared with
 //	compare.go   which of the two goes live: whole episodes held out, in time
 //	guard.go     a stream's setting: steps, shadow, revert, history
+//	tally.go     what a setting does in its shadow and while it is young
 //	answer.go    what follows from one answer at once
 //	budget.go    how often evidence may change the key, whatever the settings are
 //	anomaly.go   anomalies made in recorded windows
