@@ -64,7 +64,7 @@ func (e *Engine) Settle() *Profile {
 // strength, and those that only support. Which is which was found by ablation.
 func Detectors(p *Profile) (accusing, advisory []Detector) {
 	return []Detector{
-			newCount(p, twoContents, "two-contents", Source, 2, "a sequence number that was in use came with other content"),
+			newCount(p, twoContents, "two-contents", Source, 1, "a sequence number that was in use came with other content"),
 			newCount(p, aliens, "alien", Source, 3, "a packet came that is not the stream's: no RTP, or of another SSRC"),
 			newCount(p, stale, "stale", Source, 5, "a packet was sent again more than a second after its time"),
 			newCount(p, echoes, "echo", Source, p.echoFloor(), "a payload of the last 3 s was sent again under a new number"),

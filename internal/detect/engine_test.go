@@ -299,6 +299,14 @@ func TestAttacksAreFound(t *testing.T) {
 			}
 			return ps
 		}, []string{"two-contents"}, Source, 4},
+		"a single number used twice": {func() []feature.Packet {
+			ps := newSource(1).run(learn + 30)
+			i := from(ps)
+			p := ps[i]
+			p.Payload = slices.Clone(p.Payload)
+			p.Payload[3]++
+			return slices.Insert(ps, i+1, p)
+		}, []string{"two-contents"}, Source, 4},
 		"recorded packets sent again": {func() []feature.Packet {
 			ps := newSource(1).run(learn + 30)
 			for i := from(ps); i < len(ps); i += 20 {
