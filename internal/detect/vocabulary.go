@@ -78,8 +78,8 @@ func (y *Vocabulary) phased(t feature.Token) bool {
 		return false // of another codec
 	case t.Access():
 		return y.Partial || !y.says(feature.FamilySlice, feature.Token.Access)
-	case t.Row():
-		return y.says(feature.FamilySlice, feature.Token.Coded)
+	case t.Row(): // key pictures do not show their coding type behind their headers
+		return y.says(feature.FamilySlice, feature.Token.Restarting)
 	case !y.Partial:
 		return false
 	case t.Table():

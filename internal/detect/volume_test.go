@@ -227,6 +227,7 @@ func TestPictureWordsAreNoNews(t *testing.T) {
 	hevc := vocabulary(feature.H265, false, unit|1<<8|1)
 	mpeg4 := vocabulary(feature.TS, true, begins|0x100, code|1<<16|0xb6)
 	mpeg2 := vocabulary(feature.TS, false, packet|0x100, code|0xb3, slice|2<<24|2)
+	intra := vocabulary(feature.TS, false, packet|0x100, code|0xb3)
 	h264 := vocabulary(feature.TS, true, begins|0x100, code|1<<16|0x09, code|1<<16|0x41)
 	for _, c := range []struct {
 		what  string
@@ -257,7 +258,9 @@ func TestPictureWordsAreNoNews(t *testing.T) {
 		{"another PID's clock", mpeg4, adapts | 0x10<<16 | 0x101, false},
 		{"MPEG-2: a small picture's second row", mpeg2, code | 2, true},
 		{"MPEG-2: an intra picture", mpeg2, slice | 2<<24 | 1, true},
-		{"MPEG-2: a picture between two", mpeg2, slice | 2<<24 | 3, false},
+		{"MPEG-2: a picture between two", mpeg2, slice | 2<<24 | 3, true},
+		{"MPEG-2: a predicted one, after nothing but key pictures", intra, slice | 2<<24 | 2, true},
+		{"MPEG-1: a picture of means only", mpeg2, slice | 2<<24 | 4, false},
 		{"MPEG-2: a delimiter of H.264", mpeg2, code | 0x09, false},
 		{"MPEG-2 whole: a table", mpeg2, begins, false},
 		{"H.264 cut: a key picture", h264, code | 1<<16 | 0x65, true},

@@ -155,11 +155,11 @@ func (t Token) Coded() bool {
 
 // Row reports that t is the start code of a slice of MPEG-1 or MPEG-2, if it is that
 // codec's: how many of the first stand near the front is the picture's doing. It reports
-// so of an intra picture as well, which a cut makes.
+// so of a picture's coding type as well, which an encoder may choose anew at every picture.
 func (t Token) Row() bool {
 	const long = 1 << 16
 	u, ok := t.startCode()
-	return ok && t.Value()&long == 0 && u >= 0x01 && u <= 0x04 || t.Coded() && t.Value()&7 == 1
+	return ok && t.Value()&long == 0 && u >= 0x01 && u <= 0x04 || t.Coded() && t.Value()&7 <= 3
 }
 
 // Plain reports that t is of MPEG-1, MPEG-2 or MPEG-4 Part 2: what begins a picture in TS
