@@ -148,24 +148,19 @@ const (
 	echoRestarting = 0.012
 	// echoShare is what others may: H.264 without arithmetic coding, as far as a counter that
 	// goes on does not make them count less (feature/echo.go).
-	echoShare = 0.002
+	echoShare = 0.001
 	echoMost  = 12
 	echoLeast = 3
-	// echoFew packets within 10 s are so few that chance (see feature.recentTable) makes
-	// two echoes of them less than once in ten years.
-	echoFew = 500
 )
 
 // echoFloor is how many echoes within 10 s accuse where the baseline has none.
 func (p *Profile) echoFloor() float64 {
 	packets := 10 * math.Exp2(p.Fours[feature.PacketRate].Median)
-	switch {
-	case p.restarting():
-		return min(echoMost, max(echoLeast, math.Ceil(echoRestarting*packets)))
-	case packets < echoFew:
-		return echoLeast - 1
+	share := echoShare
+	if p.restarting() {
+		share = echoRestarting
 	}
-	return min(echoMost, max(echoLeast, math.Ceil(echoShare*packets)))
+	return min(echoMost, max(echoLeast, math.Ceil(share*packets)))
 }
 
 // capShareLeast is the share of packets that must have the greatest size for it to be

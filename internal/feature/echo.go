@@ -26,7 +26,7 @@ const (
 // it is alone: tables and sound may stand between it and the fresh ones. A picture in which
 // something moves to and fro brings parts of one again as well, alone, where rows are coded
 // without memory (CAVLC, MPEG-2), and they are counted on. So of those with another counter,
-// which somebody may have mended, three are one echo.
+// which somebody may have mended, two are one echo.
 
 // loneState follows the packets inside of pictures and sound, whatever stands between.
 type loneState struct {
@@ -49,7 +49,7 @@ type echoState struct {
 }
 
 // echoCounted payloads with another continuity counter are one echo.
-const echoCounted = 3
+const echoCounted = 2
 
 type echoClass uint8
 
