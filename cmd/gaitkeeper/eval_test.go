@@ -10,9 +10,9 @@ import (
 // TestOwnCaptures measures the engine on the captures in the program. What is
 // expected of each kind is what the packets show: words that the encoder never said
 // (encoder_swap), bytes that no packet of the stream had (exfil_append,
-// exfil_extra), a film that was there before (loop_replay). Not asked for: injection
-// into a stream of 25 packets a second, which is a few packets, and a picture that
-// stands in a stream whose rate is kept constant.
+// exfil_extra), a film that was there before (loop_replay). Not asked for: injection of 1 %
+// into a stream of null packets for the most part, of which copies say nothing, and a
+// picture that stands in a stream whose rate control refines it.
 func TestOwnCaptures(t *testing.T) {
 	dir := t.TempDir()
 	status, out, errs := gaitkeeper(t.Context(), "eval", "--json", "--figures", dir, "--trace", "dev5_a0000")
