@@ -231,7 +231,11 @@ func (r evalReport) print(w io.Writer, list bool) error {
 			part.r.False, part.r.Hours, part.r.FalseRate, part.r.FalseRateCI[0], part.r.FalseRateCI[1])
 		rows := [][]string{{"KIND", "DETECTED", "95 %", "MEDIAN"}}
 		for _, k := range part.r.Kinds {
-			rows = append(rows, []string{k.Kind, fmt.Sprintf("%d/%d", k.Detected, k.Events), fmt.Sprintf("%.0f to %.0f %%", 100*k.Low, 100*k.High), fmt.Sprintf("%.2f s", k.Median)})
+			took := "-"
+			if k.Detected > 0 {
+				took = fmt.Sprintf("%.2f s", k.Median)
+			}
+			rows = append(rows, []string{k.Kind, fmt.Sprintf("%d/%d", k.Detected, k.Events), fmt.Sprintf("%.0f to %.0f %%", 100*k.Low, 100*k.High), took})
 		}
 		for _, b := range part.r.Benign {
 			rows = append(rows, []string{b.Kind + " (harmless)", fmt.Sprintf("%d/%d", b.Alarmed, b.Events), "", ""})

@@ -40,9 +40,10 @@ func drawTimeline(b *bytes.Buffer, width, height, duration float64, events []det
 		if e.Malicious {
 			colour = "#f3c9c5"
 		}
-		fmt.Fprintf(b, `<rect x="%.1f" y="0" width="%.1f" height="%g" fill="%s"><title>%s</title></rect><text x="%.1f" y="10">%s</text>`,
-			x(e.Start), x(e.End-e.Start), height, colour, html.EscapeString(e.Kind), x(e.Start)+2, html.EscapeString(e.Kind))
+		fmt.Fprintf(b, `<rect x="%.1f" y="0" width="%.1f" height="%g" fill="%s" stroke="#fff" stroke-width=".7"><title>%s, %.1f to %.1f s</title></rect>`,
+			x(e.Start), x(max(0, min(e.End, duration)-e.Start)), height, colour, html.EscapeString(e.Kind), e.Start, e.End)
 	}
+	nameEvents(b, width, x, events)
 	fmt.Fprintf(b, `<line x1="0" x2="%g" y1="%g" y2="%g" stroke="#b33" stroke-dasharray="4 3"/><polyline fill="none" stroke="#246" points="`, width, height/2, height/2)
 	for _, r := range readings {
 		fmt.Fprintf(b, "%.1f,%.1f ", x(r.T), scoreY(r.Score, height))
@@ -54,11 +55,36 @@ func drawTimeline(b *bytes.Buffer, width, height, duration float64, events []det
 			if r.Class == detect.Path {
 				colour = "#c80"
 			}
-			fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="3.5" fill="%s"><title>%.2f s: %.2f</title></circle>`, x(r.T), scoreY(r.Score, height), colour, r.T, r.Score)
+			fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="3.5" fill="%s"><title>%.2f s, %s, score %.2f: %s</title></circle>`,
+				x(r.T), scoreY(r.Score, height), colour, r.T, r.Kind, r.Score, html.EscapeString(r.Text))
 		}
 	}
 	for t := 0.0; t <= duration; t += 60 {
 		fmt.Fprintf(b, `<text x="%.1f" y="%g">%g s</text>`, x(t), height+12, t)
+	}
+}
+
+// nameEvents writes the names of events in two rows, attacks first; one that finds no room
+// is left to what shows when it is pointed at.
+func nameEvents(b *bytes.Buffer, width float64, x func(float64) float64, events []detect.Event) {
+	const letter, row = 6.2, 11.0
+	var taken [2][][2]float64
+	for _, malicious := range []bool{true, false} {
+		for _, e := range events {
+			from := x(e.Start) + 2
+			to := from + letter*float64(len(e.Kind))
+			if e.Malicious != malicious || to > width {
+				continue
+			}
+			for i := range taken {
+				if slices.ContainsFunc(taken[i], func(t [2]float64) bool { return from < t[1] && t[0] < to }) {
+					continue
+				}
+				taken[i] = append(taken[i], [2]float64{from, to})
+				fmt.Fprintf(b, `<text x="%.1f" y="%g">%s</text>`, from, 10+row*float64(i), html.EscapeString(e.Kind))
+				break
+			}
+		}
 	}
 }
 
