@@ -43,6 +43,7 @@ const (
 	EventLeaseLapsed    EventKind = "lease-lapsed"    // a transport stopped delivering: nobody vouches for the session
 	EventLeaseRenewed   EventKind = "lease-renewed"   // it delivers again
 	EventAuditBroken    EventKind = "audit-broken"    // the audit trail was cut or changed; Detail has where it is kept
+	EventKEKRotated     EventKind = "kek-rotated"     // the key store is wrapped with another key-encryption key; Detail has from, to and the outcome, once "begun"
 )
 
 // Event is one thing that happened, told by the service that did or saw it.

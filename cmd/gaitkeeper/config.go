@@ -10,7 +10,7 @@ import (
 
 // fileCommands are the commands whose settings the configuration file may hold.
 // Of the others it gives only the data directory, by which they find the server.
-var fileCommands = []string{"serve", "device", "doctor"}
+var fileCommands = []string{"serve", "device", "doctor", "rotate-kek"}
 
 // notInFile are flags that say how one run is done rather than what is set up.
 var notInFile = []string{"help", "json", "config"}

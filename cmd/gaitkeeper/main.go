@@ -28,7 +28,7 @@ type commands struct {
 	Device       deviceCommand        `cmd:"" help:"Send an encoder's output as a joined device."`
 	Demo         demoCommand          `cmd:"" help:"Everything on this machine at once: live video, changing keys, and an attacker."`
 	Streams      streamsCommand       `cmd:"" help:"List the streams, or show one."`
-	Keys         keysCommand          `cmd:"" help:"List the keys of a stream (never their bytes)."`
+	Keys         keysCommand          `cmd:"" help:"List the keys of a stream, or change what all keys are wrapped with."`
 	Rotate       rotateCommand        `cmd:"" help:"Change the key of a stream now."`
 	Devices      devicesCommand       `cmd:"" help:"List the enrolled devices."`
 	Revoke       revokeCommand        `cmd:"" help:"Trust a device no more: its media ends, and it is given no key again."`

@@ -120,12 +120,17 @@ func (c *streamsCommand) Run(ctx context.Context, con console) error {
 }
 
 type keysCommand struct {
+	Show      showKeysCommand  `cmd:"" default:"withargs" help:"List the keys of a stream (never their bytes)."`
+	RotateKEK rotateKEKCommand `cmd:"" name:"rotate-kek" help:"Wrap the key store with another key-encryption key. The server of this data directory has to be stopped."`
+}
+
+type showKeysCommand struct {
 	server
 	Stream string `arg:"" help:"Name of the stream."`
 	All    bool   `help:"Destroyed keys too."`
 }
 
-func (c *keysCommand) Run(ctx context.Context, con console) error {
+func (c *showKeysCommand) Run(ctx context.Context, con console) error {
 	var list bus.KMSKeysReply
 	if err := c.ask(ctx, "GET", "/v1/streams/"+url.PathEscape(c.Stream)+"/keys", nil, &list); err != nil {
 		return err

@@ -50,8 +50,9 @@ type Config struct {
 	SiteUrgentRotations int           `group:"keys" default:"60" placeholder:"N" help:"The same for all streams together."`
 	SiteUrgentRefill    time.Duration `group:"keys" default:"10s" placeholder:"TIME" help:"Time after which one of the site's is allowed again."`
 
-	KEK           string `group:"keys" name:"kek" placeholder:"URI" help:"Key-encryption key: file:PATH; this program has no client for URIs of other providers. Empty: the file kek in the data directory, made at the first start."`
+	KEK           string `group:"keys" name:"kek" placeholder:"URI" help:"Key-encryption key: file:PATH, or vault:https://HOST[:PORT]/MOUNT/keys/NAME for a key of a transit engine of Vault or OpenBao, which is asked at the start only. Empty: the file kek in the data directory, made at the first start."`
 	KEKPassphrase string `group:"keys" name:"kek-passphrase-file" type:"path" placeholder:"FILE" help:"File whose first line is the passphrase of the key file."`
+	KEKToken      string `group:"keys" name:"kek-token-file" type:"path" placeholder:"FILE" help:"File whose first line is the token for Vault, mode 0600. Empty: the variable VAULT_TOKEN. Vault's CA is in VAULT_CACERT, as for its own tools."`
 
 	LearnFor         time.Duration `group:"behaviour" default:"90s" placeholder:"TIME" help:"Normal behaviour that is learned of a source until its profile is mature."`
 	ProvisionalAfter time.Duration `group:"behaviour" default:"20s" placeholder:"TIME" help:"Normal behaviour after which a source is judged already, with wide margins."`

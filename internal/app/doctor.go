@@ -132,7 +132,7 @@ func (d *doctor) dataDirectory() {
 // secrets are the files that only their owner may read.
 func (d *doctor) secrets() {
 	var open []string
-	for _, name := range []string{"kek", tokenFile} {
+	for _, name := range []string{kekFile, tokenFile} {
 		path := filepath.Join(d.cfg.Data, name)
 		if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 {
 			open = append(open, path)
@@ -146,7 +146,7 @@ func (d *doctor) secrets() {
 			}
 		}
 	}
-	for _, path := range []string{d.cfg.MQTTPassword, d.cfg.MQTTKey, d.cfg.KEKPassphrase} {
+	for _, path := range []string{d.cfg.MQTTPassword, d.cfg.MQTTKey, d.cfg.KEKPassphrase, d.cfg.KEKToken} {
 		if st, err := os.Stat(path); path != "" && err == nil && st.Mode().Perm()&0o077 != 0 {
 			open = append(open, path)
 		}

@@ -15,7 +15,6 @@ import (
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
-	"github.com/gaitkeeper/gaitkeeper/internal/keyring"
 	"github.com/gaitkeeper/gaitkeeper/internal/kms"
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
 )
@@ -28,11 +27,8 @@ func (n *Node) startKMS(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kek := kms.KEK{URI: n.cfg.KEK}
-	if kek.URI == "" {
-		kek.URI = "file:" + n.dir.file("kek")
-	}
-	if kek.Passphrase, err = readPassphrase(n.cfg.KEKPassphrase); err != nil {
+	kek, err := n.kek()
+	if err != nil {
 		return err
 	}
 	kv, err := n.openStore(nc, bus.BucketKMS, kms.History)
@@ -84,18 +80,6 @@ func (n *Node) standingBy(log *slog.Logger) func(holder string) {
 		}
 		log.Info("standing by", "serving", holder)
 	}
-}
-
-// readPassphrase reads the first line of the file, if one is named.
-func readPassphrase(path string) (keyring.Secret, error) {
-	if path == "" {
-		return keyring.Secret{}, nil
-	}
-	line, err := bus.ReadSecretLine("kek-passphrase-file", path)
-	if err != nil {
-		return keyring.Secret{}, err
-	}
-	return keyring.NewSecret([]byte(line)), nil
 }
 
 // openGate has the broker's gate ask the key management service about devices,

@@ -26,33 +26,43 @@ const (
 // errNoKEK tells that the key file is not there.
 var errNoKEK = errors.New("key file does not exist")
 
-// openKEK finds the key-encryption key that uri names. file:PATH is a key file
-// of this machine, protected by passphrase if it is not zero, and made if create
-// is set and it does not exist. Every other scheme is looked up among the KMS
-// clients that the binary registered with Tink (hcvault://, aws-kms://, …); gaitkeeper
-// registers none.
-func openKEK(uri string, passphrase keyring.Secret, create bool) (tink.AEAD, error) {
-	if path, ok := strings.CutPrefix(uri, fileScheme); ok {
+// KEK names a key-encryption key and what opens it.
+type KEK struct {
+	// URI is file:PATH, vault:https://HOST[:PORT]/MOUNT/keys/NAME, or of a KMS client
+	// that the binary registered with Tink (aws-kms://, gcp-kms://, …; gaitkeeper
+	// registers none). It stands in the store and in errors: no secret belongs in it.
+	URI        string
+	Passphrase keyring.Secret // of a key file; zero if it has none
+	Token      keyring.Secret // for Vault
+}
+
+// openKEK finds the key-encryption key that k names. A key file that does not exist
+// is made if create is set.
+func openKEK(k KEK, create bool) (tink.AEAD, error) {
+	if path, ok := strings.CutPrefix(k.URI, fileScheme); ok {
 		path = strings.TrimPrefix(path, "//")
 		if path == "" {
-			return nil, fmt.Errorf("key-encryption key %q names no file: use %sPATH", uri, fileScheme)
+			return nil, fmt.Errorf("key-encryption key %q names no file: use %sPATH", k.URI, fileScheme)
 		}
-		kek, err := readKeyFile(path, passphrase)
+		kek, err := readKeyFile(path, k.Passphrase)
 		if errors.Is(err, errNoKEK) && create {
-			kek, err = makeKeyFile(path, passphrase)
+			kek, err = makeKeyFile(path, k.Passphrase)
 		}
 		if err != nil {
 			return nil, err
 		}
 		return newKeyAEAD(kek)
 	}
-	client, err := registry.GetKMSClient(uri)
-	if err != nil {
-		return nil, fmt.Errorf("key-encryption key %q: this binary has no client for it; %sPATH is always there: %w", uri, fileScheme, err)
+	if strings.HasPrefix(k.URI, VaultScheme) {
+		return openTransit(k)
 	}
-	kek, err := client.GetAEAD(uri)
+	client, err := registry.GetKMSClient(k.URI)
 	if err != nil {
-		return nil, fmt.Errorf("key-encryption key %q: %w", uri, err)
+		return nil, fmt.Errorf("key-encryption key %q: this binary has no client for it: use %sPATH or %shttps://HOST/MOUNT/keys/NAME: %w", k.URI, fileScheme, VaultScheme, err)
+	}
+	kek, err := client.GetAEAD(k.URI)
+	if err != nil {
+		return nil, fmt.Errorf("key-encryption key %q: %w", k.URI, err)
 	}
 	return kek, nil
 }

@@ -93,7 +93,7 @@ func New(ctx context.Context, cfg Config, kv store.KV, conn bus.Conn) (*Service,
 		receivers: map[[32]byte]*receiver{}, unsaved: map[*stream]struct{}{},
 	}
 	var err error
-	if s.vault, err = openVault(ctx, kv, cfg.KEK.URI, cfg.KEK.Passphrase); err != nil {
+	if s.vault, err = openVault(ctx, kv, cfg.KEK); err != nil {
 		return nil, err
 	}
 	if s.ca, err = openAuthority(ctx, kv, s.vault, cfg.Host.Now()); err != nil {

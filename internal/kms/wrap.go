@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/tink-crypto/tink-go/v2/tink"
 
@@ -50,30 +51,51 @@ func boundToKey(stream gk.StreamID, session gk.SessionID, epoch gk.Epoch, state 
 type vault struct{ aead tink.AEAD }
 
 // openVault unwraps the store's data-encryption key, or makes one in an empty store.
-func openVault(ctx context.Context, kv store.KV, uri string, passphrase keyring.Secret) (*vault, error) {
+func openVault(ctx context.Context, kv store.KV, kek KEK) (*vault, error) {
 	e, err := kv.Get(ctx, rootKey)
 	if errors.Is(err, store.ErrNotFound) {
-		e, err = makeRoot(ctx, kv, uri, passphrase)
+		e, err = makeRoot(ctx, kv, kek)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the key store: %w", err)
 	}
-	var root rootRecord
-	if err := decMode.Unmarshal(e.Value, &root); err != nil || root.Version != 1 {
-		return nil, fmt.Errorf("the key store's root object is damaged (version %d): restore the data directory from a backup", root.Version)
-	}
-	kek, err := openKEK(uri, passphrase, false)
-	if errors.Is(err, errNoKEK) {
-		return nil, fmt.Errorf("%w, but the key store was wrapped with %s: restore that file from a backup, or start with an empty data directory and enrol every device anew", err, root.KEK)
-	}
+	dek, err := openRoot(e, kek)
 	if err != nil {
 		return nil, err
 	}
-	dek, err := unwrapRoot(kek, root.Wrapped)
-	if err != nil {
-		return nil, fmt.Errorf("the key-encryption key %s does not open the key store, which was wrapped with %s: give that key: %w", uri, root.KEK, err)
+	// A rotation that was cut short may have left the old key's wrapping behind.
+	if err := kv.Prune(ctx, rootKey); err != nil {
+		return nil, fmt.Errorf("cannot erase what the key store was wrapped with before: %w", err)
 	}
 	return newVault(dek)
+}
+
+// openRoot unwraps the data-encryption key. The error names the key that it wants.
+func openRoot(e store.Entry, k KEK) (keyring.Secret, error) {
+	var none keyring.Secret
+	var root rootRecord
+	if err := decMode.Unmarshal(e.Value, &root); err != nil || root.Version != 1 {
+		return none, fmt.Errorf("the key store's root object is damaged (version %d): restore the data directory from a backup", root.Version)
+	}
+	kek, err := openKEK(k, false)
+	switch {
+	case errors.Is(err, errNoKEK) && root.KEK != k.URI:
+		return none, fmt.Errorf("%w, and the key store was wrapped with %s: set kek to that", err, root.KEK)
+	case errors.Is(err, errNoKEK):
+		return none, fmt.Errorf("%w, but the key store was wrapped with %s: restore that file from a backup, or start with an empty data directory and enrol every device anew", err, root.KEK)
+	case err != nil:
+		return none, err
+	}
+	dek, err := unwrapRoot(kek, root.Wrapped)
+	switch {
+	case err != nil && root.KEK != k.URI:
+		return none, fmt.Errorf("the key-encryption key %s does not open the key store, which was wrapped with %s: set kek to that: %w", k.URI, root.KEK, err)
+	case err != nil && strings.HasPrefix(k.URI, fileScheme):
+		return none, fmt.Errorf("the key-encryption key %s is not the one that the key store was wrapped with: restore that file from a backup: %w", k.URI, err)
+	case err != nil:
+		return none, fmt.Errorf("the key-encryption key %s does not open the key store: %w", k.URI, err)
+	}
+	return dek, nil
 }
 
 func newVault(dek keyring.Secret) (*vault, error) {
@@ -84,8 +106,8 @@ func newVault(dek keyring.Secret) (*vault, error) {
 	return &vault{aead}, nil
 }
 
-func makeRoot(ctx context.Context, kv store.KV, uri string, passphrase keyring.Secret) (store.Entry, error) {
-	kek, err := openKEK(uri, passphrase, true)
+func makeRoot(ctx context.Context, kv store.KV, k KEK) (store.Entry, error) {
+	kek, err := openKEK(k, true)
 	if err != nil {
 		return store.Entry{}, err
 	}
@@ -94,7 +116,7 @@ func makeRoot(ctx context.Context, kv store.KV, uri string, passphrase keyring.S
 		return store.Entry{}, err
 	}
 	defer dek.Wipe()
-	b, err := wrapRoot(kek, uri, dek)
+	b, err := wrapRoot(kek, k.URI, dek)
 	if err != nil {
 		return store.Entry{}, err
 	}
@@ -105,12 +127,26 @@ func makeRoot(ctx context.Context, kv store.KV, uri string, passphrase keyring.S
 	return kv.Get(ctx, rootKey)
 }
 
+// wrapRoot wraps the data-encryption key and does not trust that it can be had back:
+// a remote key may be allowed to encrypt only, or ignore the associated data.
 func wrapRoot(kek tink.AEAD, uri string, dek keyring.Secret) ([]byte, error) {
 	root := rootRecord{Version: 1, KEK: uri}
 	var err error
 	dek.Expose(func(b []byte) { root.Wrapped, err = kek.Encrypt(b, bound("root")) })
 	if err != nil {
 		return nil, fmt.Errorf("the key-encryption key %s does not wrap: %w", uri, err)
+	}
+	back, err := unwrapRoot(kek, root.Wrapped)
+	if err == nil && !back.Equal(dek) {
+		err = errors.New("it gives something else back")
+	}
+	back.Wipe()
+	if err != nil {
+		return nil, fmt.Errorf("the key-encryption key %s wraps but does not unwrap, nothing was stored: %w", uri, err)
+	}
+	if other, err := kek.Decrypt(root.Wrapped, bound("no root")); err == nil {
+		clear(other)
+		return nil, fmt.Errorf("the key-encryption key %s ignores associated data, nothing was stored: use an AEAD key (of Vault 1.12 or later: aes256-gcm96)", uri)
 	}
 	return encMode.Marshal(root)
 }
@@ -125,47 +161,6 @@ func unwrapRoot(kek tink.AEAD, wrapped []byte) (keyring.Secret, error) {
 		return keyring.Secret{}, fmt.Errorf("data-encryption key has %d bytes, want %d", len(b), kekSize)
 	}
 	return keyring.NewSecret(b), nil
-}
-
-// KEK names a key-encryption key.
-type KEK struct {
-	URI        string         // file:PATH, or of a KMS client registered with Tink
-	Passphrase keyring.Secret // of the key file; zero if it has none
-}
-
-// RotateKEK wraps the key store's one root object with another key-encryption
-// key and overwrites the old wrapping. to is made if it is a key file that does
-// not exist. Running services go on; they need the new key at their next start.
-func RotateKEK(ctx context.Context, kv store.KV, from, to KEK) error {
-	e, err := kv.Get(ctx, rootKey)
-	if err != nil {
-		return fmt.Errorf("cannot open the key store: %w", err)
-	}
-	var root rootRecord
-	if err := decMode.Unmarshal(e.Value, &root); err != nil {
-		return fmt.Errorf("the key store's root object is damaged: %w", err)
-	}
-	oldKEK, err := openKEK(from.URI, from.Passphrase, false)
-	if err != nil {
-		return err
-	}
-	dek, err := unwrapRoot(oldKEK, root.Wrapped)
-	if err != nil {
-		return fmt.Errorf("the key-encryption key %s does not open the key store, which was wrapped with %s: give that key: %w", from.URI, root.KEK, err)
-	}
-	defer dek.Wipe()
-	newKEK, err := openKEK(to.URI, to.Passphrase, true)
-	if err != nil {
-		return err
-	}
-	b, err := wrapRoot(newKEK, to.URI, dek)
-	if err != nil {
-		return err
-	}
-	if _, err := kv.Update(ctx, rootKey, b, e.Revision); err != nil {
-		return fmt.Errorf("cannot store the rewrapped root key: %w", err)
-	}
-	return kv.Prune(ctx, rootKey)
 }
 
 // seal encrypts a record for its place in the store.
