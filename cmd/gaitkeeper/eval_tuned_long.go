@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/episode"
@@ -45,7 +46,8 @@ func (d *tunedDays) add(o tunedDays) {
 const (
 	longStreams = 6
 	longSeeds   = 2
-	longAnswers = 5 // a day
+	longAnswers = 5                          // a day
+	contextHops = 30 * episode.HopsPerSecond // that are kept before and behind an answer
 	hourHops    = 3600 * episode.HopsPerSecond
 	dayHops     = 24 * hourHops
 )
@@ -84,6 +86,7 @@ func (c *evalCommand) longStream(ctx context.Context, streams []*tunedStream, i 
 	var rotations []time.Time
 	spent := 0
 	none := func(int) bool { return false }
+	var kept []tune.Case // the scores around answers of the days before
 	for day := range c.Days {
 		if ctx.Err() != nil {
 			return out
@@ -132,12 +135,22 @@ func (c *evalCommand) longStream(ctx context.Context, streams []*tunedStream, i 
 		for k, w := range tune.Beliefs(st.labels) {
 			st.spans[k].Weight = w
 		}
-		d := &tune.Data{Replayer: s.replayer, Cases: append([]tune.Case{{Trace: trace, Spans: append(st.spans, unsaid...)}}, s.made...)}
+		d := &tune.Data{Replayer: s.replayer, Cases: append([]tune.Case{{Trace: trace, Spans: append(slices.Clone(st.spans), unsaid...)}}, s.made...)}
+		d.Cases = append(d.Cases, kept...)
 		live := st.params()
 		found := tune.Proposal{Params: live}
 		found.Params.Sensitivity = episode.SensitivityAt(tune.Control(d, goal, live, tune.CutoffOf(live.Sensitivity)))
 		found.Then = d.Judge(found.Params)
 		found.Bound(d, live)
+		for _, sp := range st.spans {
+			from, to := max(sp.From-contextHops, 0), min(sp.To+contextHops, dayHops)
+			around := &tune.Trace{Layout: trace.Layout, From: trace.At(from)} // a copy: the day goes
+			for h := from; h < to; h++ {
+				around.AddShifted(trace, h, 0)
+			}
+			sp.From, sp.To = sp.From-from, sp.To-from
+			kept = append(kept, tune.Case{Trace: around, Spans: []tune.Span{sp}, Made: true})
+		}
 		st.propose(trace.At(trace.Len()), tune.Setting{Params: found.Params, Basis: tune.Basis{Hours: found.Then.Hours}, Expected: found.Then.Expected()})
 	}
 	out.Rotations, out.Worst = len(rotations), len(rotations)
