@@ -28,6 +28,12 @@ type KEK struct {
 // open reads the files; setting is the name of the URI's.
 func (k KEK) open(setting string) (out kms.KEK, err error) {
 	out.URI = k.URI
+	if path, ok := strings.CutPrefix(k.URI, "file:"); ok && path != "" {
+		if path, err = filepath.Abs(strings.TrimPrefix(path, "//")); err != nil {
+			return out, fmt.Errorf("%s: %w", setting, err)
+		}
+		out.URI = "file:" + path // the store and errors name it for every directory
+	}
 	if k.PassphraseFile != "" {
 		if out.Passphrase, err = readSecret(setting+"-passphrase-file", k.PassphraseFile); err != nil {
 			return out, err
@@ -66,7 +72,7 @@ func (n *Node) kek() (kms.KEK, error) {
 	return KEK{uri, n.cfg.KEKPassphrase, n.cfg.KEKToken}.open("kek")
 }
 
-// RotateKEK wraps the key store anew for to, and tells what it was wrapped with. It
+// RotateKEK wraps the key store anew for to, and tells what it was and is wrapped with. It
 // needs the data directory to itself: with the built-in bus that is a stopped
 // server, with NATS servers only this machine's key management service is. The audit
 // trail has a line before anything is changed and one with the outcome.
@@ -76,12 +82,6 @@ func RotateKEK(ctx context.Context, cfg Config, to KEK, opts Options) (was, is s
 	}
 	if !cfg.runs(roleKMS) {
 		return "", "", fmt.Errorf("roles: this process has no role %s, which alone holds the key store: do it where that runs", roleKMS)
-	}
-	if path, ok := strings.CutPrefix(to.URI, "file:"); ok && path != "" {
-		if path, err = filepath.Abs(strings.TrimPrefix(path, "//")); err != nil {
-			return "", "", err
-		}
-		to.URI = "file:" + path // what the settings are given works from every directory
 	}
 	place := cfg.Data
 	if !cfg.external() {
@@ -93,39 +93,38 @@ func RotateKEK(ctx context.Context, cfg Config, to KEK, opts Options) (was, is s
 	n := &Node{cfg: cfg, opts: opts, stages: newStages(), starting: ctx}
 	defer func() { err = errors.Join(err, n.stages.stop()) }()
 	if err := n.openData(ctx); err != nil {
-		return "", to.URI, err
+		return "", "", err
 	}
 	if !cfg.external() {
 		if n.broker, err = startBroker(brokerConfig{Dir: n.dir.file("nats"), SyncAlways: true, Log: opts.Log}); err != nil {
-			return "", to.URI, err
+			return "", "", err
 		}
 		n.stages.closer("bus", func() error { n.broker.stop(); return nil })
 	}
-	was, err = n.rotateKEK(ctx, to)
-	return was, to.URI, err
+	return n.rotateKEK(ctx, to)
 }
 
-func (n *Node) rotateKEK(ctx context.Context, to KEK) (was string, err error) {
+func (n *Node) rotateKEK(ctx context.Context, to KEK) (was, is string, err error) {
 	from, err := n.kek()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	next, err := to.open("to")
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	nc, err := n.connect(bus.RoleKMS)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer nc.Close()
 	kv, err := n.openStore(nc, bus.BucketKMS, kms.History)
 	if err != nil {
-		return "", fmt.Errorf("key store: %w", err)
+		return "", "", fmt.Errorf("key store: %w", err)
 	}
 	trail, err := openAudit(n.dir.file(auditFile), cmp.Or(n.cfg.AuditExport, n.dir.file(headsFile)), n.opts.Log)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	defer func() { err = errors.Join(err, trail.file.Close()) }()
 	note := func(outcome string) error {
@@ -137,12 +136,12 @@ func (n *Node) rotateKEK(ctx context.Context, to KEK) (was string, err error) {
 		return nil
 	}
 	if err := note("begun"); err != nil {
-		return "", err
+		return "", "", err
 	}
 	was, err = kms.RotateKEK(ctx, kv, from, next)
 	outcome := "done"
 	if err != nil {
 		outcome = err.Error()
 	}
-	return was, errors.Join(err, note(outcome))
+	return was, next.URI, errors.Join(err, note(outcome))
 }

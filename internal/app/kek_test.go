@@ -89,6 +89,10 @@ func TestKEKFiles(t *testing.T) {
 	if _, err := (KEK{URI: "file:kek", TokenFile: open}).open("kek"); err == nil || !strings.Contains(err.Error(), "leave it out") {
 		t.Errorf("a token for a file: %v", err)
 	}
+	wd, _ := os.Getwd()
+	if k, err := (KEK{URI: "file:kek"}).open("kek"); err != nil || k.URI != "file:"+filepath.Join(wd, "kek") {
+		t.Errorf("a relative path becomes %s, %v", k.URI, err)
+	}
 	if err := os.Chmod(open, 0o600); err != nil {
 		t.Fatal(err)
 	}
