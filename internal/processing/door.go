@@ -22,7 +22,8 @@ const (
 	topicRate    = 50  // messages a second for one device and stream, before any signature is checked
 	topicBurst   = 100 // enough for a reconnect
 	unknownRate  = 20  // look-ups a second of devices that nobody knows
-	recordMaxAge = 5 * time.Second
+	recordFresh  = 5 * time.Second
+	recordMaxAge = 10 * time.Second // it is asked for anew meanwhile, and nobody waits
 )
 
 // door is what every message from a broker passes before anything believes it.
@@ -47,6 +48,7 @@ type enrolled struct {
 	fetched  time.Time
 	rates    map[gk.StreamID]*rate.Limiter
 	told     time.Time // when a refused message was told of last
+	asked    bool      // it is being asked for anew
 }
 
 func newDoor(s *Service) *door {
@@ -164,13 +166,35 @@ func (d *door) lookup(ctx context.Context, id gk.DeviceID, stream gk.StreamID) *
 	now := d.s.now()
 	d.mu.Lock()
 	dev := d.devices[id]
+	age := recordMaxAge
+	if dev != nil {
+		age = now.Sub(dev.fetched)
+	}
+	refresh := age >= recordFresh && age < recordMaxAge && !dev.asked
+	if refresh {
+		dev.asked = true
+	}
 	d.mu.Unlock()
-	if dev != nil && now.Sub(dev.fetched) < recordMaxAge {
+	if refresh {
+		d.s.beside(func() {
+			d.fetch(ctx, id, dev)
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			dev.asked = false
+		})
+	}
+	if age < recordMaxAge {
 		return dev
 	}
 	if dev == nil && !d.s.owns(id, stream) && !d.unknown.AllowN(now, 1) {
 		return nil
 	}
+	return d.fetch(ctx, id, dev)
+}
+
+// fetch asks for a device's record anew; dev is what was known, or nil.
+func (d *door) fetch(ctx context.Context, id gk.DeviceID, dev *enrolled) *enrolled {
+	fetched := d.s.now()
 	ctx, cancel := d.s.cfg.Host.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	r, err := bus.KMSDevice.Do(ctx, d.s.conn, bus.KMSDeviceRequest{Device: id})
@@ -188,11 +212,14 @@ func (d *door) lookup(ctx context.Context, id gk.DeviceID, stream gk.StreamID) *
 		d.s.log.Error("enrolment record has no usable key", "device", id, "error", err)
 		return nil
 	}
-	fresh := &enrolled{DeviceRecord: r, verifier: v, fetched: now, rates: map[gk.StreamID]*rate.Limiter{}}
+	fresh := &enrolled{DeviceRecord: r, verifier: v, fetched: fetched, rates: map[gk.StreamID]*rate.Limiter{}}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if dev != nil {
 		fresh.rates, fresh.told = dev.rates, dev.told
+	}
+	if now := d.devices[id]; now != nil && now != dev && now.fetched.IsZero() {
+		fresh.fetched = now.fetched // it was forgotten while this was on its way
 	}
 	d.devices[id] = fresh
 	return fresh

@@ -3,6 +3,7 @@ package processing
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -44,4 +45,51 @@ func TestStrangeTopicsTakeNothingFromADevicesOwn(t *testing.T) {
 	if len(dev.rates) > len(dev.Streams)+1 {
 		t.Errorf("%d rates are kept for %d streams", len(dev.rates), len(dev.Streams))
 	}
+}
+
+// A device's record is asked for anew while nobody waits, and an answer that was on its
+// way when the record was forgotten is not believed again.
+func TestRecordsAreRefreshedBeside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, d := live(t)
+		d.kill()
+		door := w.svc.door
+		look := func() (*enrolled, time.Duration) {
+			began := time.Now()
+			dev := door.lookup(t.Context(), "cam-1", "cam-1")
+			if dev == nil {
+				t.Fatal("no record")
+			}
+			return dev, time.Since(began)
+		}
+		look()
+		w.kms.mu.Lock()
+		w.kms.slowRead = 3 * time.Second
+		w.kms.mu.Unlock()
+		time.Sleep(recordFresh + time.Second)
+		old, took := look()
+		if took != 0 {
+			t.Errorf("waited %v for a record that is there", took)
+		}
+		time.Sleep(w.kms.slowRead + time.Second)
+		if dev, took := look(); !dev.fetched.After(old.fetched) || took != 0 {
+			t.Errorf("record of %v, %v later still, after %v", old.fetched, dev.fetched.Sub(old.fetched), took)
+		}
+
+		time.Sleep(recordFresh)
+		look()
+		time.Sleep(time.Second)
+		door.forget("cam-1")
+		time.Sleep(w.kms.slowRead)
+		w.revoke("cam-1")
+		if dev, _ := look(); !dev.Revoked {
+			t.Error("a record from before it was forgotten is believed")
+		}
+
+		time.Sleep(recordMaxAge)
+		if _, took := look(); took != w.kms.slowRead {
+			t.Errorf("an old record was believed after %v", took)
+		}
+		w.close()
+	})
 }

@@ -131,6 +131,7 @@ type fakeKMS struct {
 	lease    time.Duration
 	slow     time.Duration // before a standing is told
 	mute     bool          // no standing is told
+	slowRead time.Duration // before a device's record is told
 	asked    time.Time     // when a standing or key was last asked for
 
 	forgotten gk.Epoch // epochs up to it are gone, as after a restored backup
@@ -145,6 +146,11 @@ func newFakeKMS(t *testing.T, conn bus.Conn) *fakeKMS {
 	k.verifier, _ = gkrp.NewVerifier(pub)
 	serve(t, conn, bus.KMSDevice, func(r bus.KMSDeviceRequest) (bus.DeviceRecord, error) {
 		d, ok := k.devices[r.Device]
+		if k.slowRead > 0 {
+			k.mu.Unlock() // time stands still in a bubble while somebody waits for a lock
+			time.Sleep(k.slowRead)
+			k.mu.Lock()
+		}
 		if !ok {
 			return d, bus.Refuse(bus.CodeNotFound, "no device %s", r.Device)
 		}
