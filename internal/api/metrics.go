@@ -37,7 +37,7 @@ var knownKinds = map[gk.EventKind]bool{
 	gk.EventRotationDecided: true, gk.EventEpochArmed: true, gk.EventGrantSent: true, gk.EventRotationDone: true,
 	gk.EventEpochFirstPacket: true, gk.EventEpochRetired: true, gk.EventKeyState: true, gk.EventDeviceEnrolled: true,
 	gk.EventDeviceRevoked: true, gk.EventTokenIssued: true, gk.EventProof: true, gk.EventOutsider: true,
-	gk.EventServiceStarted: true, gk.EventServiceStopped: true,
+	gk.EventServiceStarted: true, gk.EventServiceStopped: true, gk.EventKEKRotated: true,
 	gk.EventAlertOpened: true, gk.EventAlertChanged: true, gk.EventAlertClosed: true, gk.EventProfileStage: true,
 	gk.EventProfileRefused: true, gk.EventTuningRefused: true, gk.EventAlertsRefused: true, gk.EventPlannedChange: true, gk.EventAnnouncementRefused: true,
 	gk.EventStreamDisarmed: true, gk.EventStreamHeld: true, gk.EventStreamFreed: true, gk.EventLeaseLapsed: true, gk.EventLeaseRenewed: true, gk.EventAuditBroken: true,

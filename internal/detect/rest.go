@@ -1,6 +1,9 @@
 package detect
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // rest tells a scene that comes to rest from a picture that is frozen. Whoever freezes a
 // picture does it at once: the volume goes from the film's to the codec's least within the
@@ -13,6 +16,9 @@ type rest struct {
 	least  float64 // octaves: least volume over 1 s in the hops in which a freeze is over
 	shown  float64 // octaves: to what it came
 	kept   int     // hops for which that is remembered
+
+	hops [restHops]float64 // content in bytes, the eldest at n
+	n    int
 }
 
 const (
@@ -29,6 +35,11 @@ const (
 	// below where it was.
 	restKept  = 600 * hopsPerSecond
 	restAgain = 0.5
+	// restHops are remembered. The picture stands since the last time that of a second's
+	// hops all but one had over restLoud times what those of a picture that stands have: a
+	// key picture makes one.
+	restHops = 20 * hopsPerSecond
+	restLoud = 2.0
 )
 
 // add takes the volume over 1 s, in octaves, and the least second of the baseline.
@@ -55,10 +66,45 @@ func (r *rest) add(rate, least float64, ok bool) {
 	}
 }
 
+// hop takes the content of a hop, in bytes.
+func (r *rest) hop(bytes float64) {
+	r.hops[r.n%restHops] = bytes
+	r.n++
+}
+
+// before is the volume over 1 s, in octaves, when the picture began to stand that stands
+// for 2.5 s at least; +Inf where that is not known any more.
+func (r *rest) before() float64 {
+	at := func(i int) float64 { return r.hops[(r.n+i)%restHops] }
+	var last [stillHops]float64
+	for i := range last {
+		last[i] = at(restHops - stillHops + i)
+	}
+	slices.Sort(last[:])
+	limit := restLoud * math.Max(last[(stillHops-1)/2], 1)
+	for i := restHops - 1; i >= second && r.n >= restHops; i-- {
+		loud, sum := 0, 0.0
+		for j := i - second + 1; j <= i; j++ {
+			if sum += at(j); at(j) > limit {
+				loud++
+			}
+		}
+		if at(i) > limit && loud >= second-1 {
+			return math.Log2(sum)
+		}
+	}
+	return math.Inf(1)
+}
+
+// slow reports whether the picture that stands now was under the baseline's least second,
+// in octaves, when it began to: whoever freezes a picture does not wait for a scene in which
+// there is little to see.
+func (r *rest) slow(least float64) bool { return r.before() < least-restBelow }
+
 // came reports whether the volume came slowly to what it is now, while the picture stands,
 // or to as little a while ago.
-func (r *rest) came(rate float64) bool {
-	if r.below > restTo && r.least >= rate+restAbove {
+func (r *rest) came(rate, least float64) bool {
+	if r.below > restTo && r.least >= rate+restAbove || r.slow(least) {
 		if r.kept == 0 {
 			r.shown = rate
 		}

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -57,10 +58,50 @@ func TestSceneThatComesToRest(t *testing.T) {
 		came := false
 		for _, rate := range rateOver1s(pictures) {
 			r.add(rate, least, true)
-			came = rate < least-4 && r.came(rate)
+			came = rate < least-4 && r.came(rate, least)
 		}
 		if came != c.came {
 			t.Errorf("%s: came to rest %v", c.what, came)
+		}
+	}
+}
+
+// Whoever freezes a picture does it in the middle of a film. A scene that was below all of
+// the baseline already, and then stands, came to rest; key pictures among what stands, or
+// in the film before it, change nothing.
+func TestSceneThatWasLowBeforeItStood(t *testing.T) {
+	hops := func(n int, size float64) []float64 { return slices.Repeat([]float64{size}, n) }
+	film := hops(80, 3000)
+	standing := func(n int) (h []float64) {
+		for i := range n {
+			if h = append(h, 100); i%10 == 9 {
+				h[i] = 6000 // a key picture
+			}
+		}
+		return h
+	}
+	least := math.Log2(second * 2500)
+	for _, c := range []struct {
+		what  string
+		parts [][]float64
+		slow  bool
+	}{
+		{"a frozen picture", [][]float64{film, hops(10, 100)}, false},
+		{"one that is refined for half a second", [][]float64{film, hops(2, 700), hops(10, 100)}, false},
+		{"one among key pictures", [][]float64{film, standing(16)}, false},
+		{"a card that takes a second to be drawn sharp", [][]float64{film, hops(1, 8000), hops(4, 1000), hops(10, 100)}, true},
+		{"a scene with little in it", [][]float64{film, hops(40, 800), hops(10, 100)}, true},
+		{"the same, among key pictures", [][]float64{film, hops(40, 800), standing(36)}, true},
+		{"a picture that has stood for longer than is remembered", [][]float64{film, hops(restHops+4, 100)}, false},
+	} {
+		var r rest
+		for _, p := range c.parts {
+			for _, bytes := range p {
+				r.hop(bytes)
+			}
+		}
+		if slow := r.slow(least); slow != c.slow {
+			t.Errorf("%s: slow %v (2^%.1f bytes a second before)", c.what, slow, r.before())
 		}
 	}
 }

@@ -19,6 +19,7 @@ type volume struct {
 	rest   rest
 	exact  bool // pictures are the same to the byte
 	stand  standing
+	came   int // hops for which it is remembered that a scene came to stand
 }
 
 func newVolume(p *Profile) *volume {
@@ -54,6 +55,7 @@ func (d *volume) Score(v *View) Evidence {
 	d.still.add(&v.Hop)
 	still, exact := d.still.still()
 	d.exact = exact
+	d.rest.hop(content(&v.Hop))
 	d.rest.add(contentRate(&v.S1, &v.V1), d.p.Content1.Min, v.OK1)
 	d.recent[d.next] = d.below(&v.S1, &v.V1, v.OK1, &d.p.Seconds, &d.p.Content1)
 	d.next = (d.next + 1) % volumeRecent
@@ -63,10 +65,10 @@ func (d *volume) Score(v *View) Evidence {
 	}
 	e.Value = least
 	// Otherwise a simple scene, or one that comes to rest.
-	if still = still && !(least > 0 && d.rest.came(min(rate, contentRate(&v.S1, &v.V1)))); still {
+	if still = still && !(least > 0 && d.rest.came(min(rate, contentRate(&v.S1, &v.V1)), d.p.Content1.Min)); still {
 		e.Score = e.Value / e.Limit
 	}
-	if s := d.stand.score(v, d.undisturbed(&v.S4, &v.V4, v.OK4, &d.p.Fours)); s.Score > e.Score {
+	if s := d.stand.score(v, d.undisturbed(&v.S4, &v.V4, v.OK4, &d.p.Fours)); !d.slow(s.Score) && s.Score > e.Score {
 		return s
 	}
 	if still && e.Score >= v.Said {
@@ -84,6 +86,24 @@ func contentRate(w *feature.Window, x *feature.Vector) float64 {
 	}
 	content, fill := max(float64(w.TSPackets), 0.5), float64(w.TSNulls)
 	return x[feature.ByteRate] + math.Log2(content/(content+fill))
+}
+
+// content is what of a hop's bytes is no null packet.
+func content(w *feature.Window) float64 {
+	all := float64(w.TSPackets) + float64(w.TSNulls)
+	if w.TSNulls == 0 || all == 0 {
+		return float64(w.Bytes)
+	}
+	return float64(w.Bytes) * float64(w.TSPackets) / all
+}
+
+// slow reports whether a scene came to stand between its key pictures, now or a while ago.
+func (d *volume) slow(score float64) bool {
+	d.came = max(0, d.came-1)
+	if score >= 0.5 && d.rest.slow(d.p.Content1.Min) {
+		d.came = restKept
+	}
+	return d.came > 0
 }
 
 // undisturbed reports that the path has nothing to do with the volume of a window: media
