@@ -56,6 +56,7 @@ ingress = fields({
     1: uint(32), 2: uint(), 3: uint(), 4: uint(32), 5: uint(32), 6: uint(), 7: uint(), 8: uint(), 9: uint(),
     10: lambda v: isinstance(v, bytes) and len(v) <= 192 and len(v) % 4 == 0,
 }, {6, 7, 8, 9, 10})
+encoder = fields({1: uint(), 2: uint(32), 3: lambda v: is_id(v) and len(v) <= 32, 4: is_id}, {3, 4})
 policy = fields({1: uint(32), 2: uint(32), 3: is_bool}, {3})
 
 RULES = {
@@ -70,8 +71,8 @@ RULES = {
     ("down", "grant"): fields({1: is_id, 2: is_session, 3: epoch, 4: text(), 5: uint(32), 6: octets(1), 7: uint()}),
     ("up", "ack"): fields({1: is_id, 2: is_session, 3: epoch, 4: digest, 5: digest, 6: index, 7: prekeys}, {7}),
     ("up", "report"): fields({
-        1: is_id, 2: is_session, 3: uint(), 4: epoch, 5: index, 6: index, 7: uint(), 8: uint(), 9: is_bool, 10: octets(), 11: uint(), 12: uint(), 13: ingress,
-    }, {9, 10, 11, 12, 13}),
+        1: is_id, 2: is_session, 3: uint(), 4: epoch, 5: index, 6: index, 7: uint(), 8: uint(), 9: is_bool, 10: octets(), 11: uint(), 12: uint(), 13: ingress, 14: encoder,
+    }, {9, 10, 11, 12, 13, 14}),
     ("up", "reject"): reject,
     ("down", "reject"): reject,
     ("up", "refill"): fields({1: is_id, 2: is_session, 3: prekeys}),
