@@ -254,6 +254,18 @@ func (s *Service) settle(ses *session) {
 	}
 }
 
+// remember makes a session from before the one that the stream goes back to, where the
+// current one is unconfirmed and came first because the transport was restarted. The
+// caller holds mu.
+func (s *Service) remember(cur, ses *session) {
+	st := ses.stream
+	if st.former != nil || cur.confirmed || ses.yielded {
+		return
+	}
+	st.waiting = slices.DeleteFunc(st.waiting, func(o *session) bool { return o == ses })
+	st.former = ses
+}
+
 // giveBackAfter is how long an unconfirmed session may be silent before the one that
 // it took the stream from has it again: as long as the service waits before it lets
 // another in.

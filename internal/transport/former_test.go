@@ -47,6 +47,36 @@ func (l *leased) says(p *party, d time.Duration) bool {
 	return len(all) > 0 && all[len(all)-1].index == p.index-1
 }
 
+// Also where the transport was restarted, and the clone's packet came before any of the
+// live session's.
+func TestUnconfirmedNewcomerThatCameFirstGivesTheStreamBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, incumbent, clone := newContest(t)
+		if !l.says(clone, 500*time.Millisecond) {
+			t.Fatal("nothing is delivered")
+		}
+		if l.says(incumbent, 500*time.Millisecond) {
+			t.Error("both have the stream")
+		}
+		if l.says(clone, time.Second); l.says(incumbent, time.Second) {
+			t.Error("the stream is given back while the newcomer sends")
+		}
+		if !l.says(incumbent, time.Second) {
+			t.Fatal("the stream was not given back")
+		}
+		for range 3 {
+			if l.says(clone, time.Second) {
+				t.Error("the clone has the stream again, unconfirmed")
+			}
+		}
+		l.as(clone)
+		l.begin(clone.epoch, clone.index)
+		if !l.says(clone, time.Second) || l.says(incumbent, 2*time.Second) {
+			t.Error("the ACK does not decide")
+		}
+	})
+}
+
 // A clone that had one packet delivered, and whose ACK never came, does not lock the
 // live session out: that has the stream again when the clone falls silent, with the
 // keys that it had, and whoever is away.

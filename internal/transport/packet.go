@@ -138,6 +138,7 @@ func (s *Service) accept(ses *session, slot *slot, o media.Opened, now time.Time
 	cur := ses.stream.current
 	replaced := cur != nil && cur != ses && !s.mayTake(cur, ses, now)
 	if replaced {
+		s.remember(cur, ses)
 		// A packet of a session from before, that somebody kept, takes nothing over.
 		if ses.counts[causeReplaced]++; ses != ses.stream.former {
 			return
