@@ -7,6 +7,8 @@ import (
 
 	gk "github.com/gaitkeeper/gaitkeeper"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
+
+	"github.com/nats-io/nats-server/v2/server"
 )
 
 func (ca *testCA) revoke(id gk.DeviceID) {
@@ -35,7 +37,20 @@ func TestGateWantsThePresentEnrolment(t *testing.T) {
 	}
 
 	b.ca.revoke("cam-1")
-	if n, err := b.disconnect("cam-1"); n == 0 || err != nil { // the one that was taken over may be on its way out still
+	// The connection that was taken over, and the refused one, are on their way out.
+	for deadline := time.Now().Add(sceneWait); ; time.Sleep(time.Millisecond) {
+		all, err := b.server.Connz(&server.ConnzOptions{MQTTClient: "cam-1", Account: accountDevices})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(all.Conns) == 1 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections of one device", len(all.Conns))
+		}
+	}
+	if n, err := b.disconnect("cam-1"); n != 1 || err != nil {
 		t.Errorf("%d connections cut, %v", n, err)
 	}
 	for deadline := time.Now().Add(sceneWait); client.IsConnectionOpen(); time.Sleep(time.Millisecond) {

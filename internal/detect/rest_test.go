@@ -103,5 +103,12 @@ func TestSceneThatWasLowBeforeItStood(t *testing.T) {
 		if slow := r.slow(least); slow != c.slow {
 			t.Errorf("%s: slow %v (2^%.1f bytes a second before)", c.what, slow, r.before())
 		}
+		d := volume{p: &Profile{Content1: Spread{Min: least}}, rest: r}
+		if slow := d.slow(1); slow != c.slow {
+			t.Errorf("%s: slow between key pictures %v", c.what, slow)
+		}
+		if came := r.came(math.Log2(second*100), least); came != c.slow {
+			t.Errorf("%s: came to rest %v", c.what, came)
+		}
 	}
 }
