@@ -403,8 +403,7 @@ func (st *stream) reactTuning() {
 	}
 	chunks, windows, order := st.behaviour.takeTuning()
 	for _, t := range chunks {
-		name := st.behaviour.tuned.ring.next(t.From, st.svc.cfg.Behaviour.Tuning.History)
-		st.svc.beside(func() { st.storeScores(t, name) })
+		st.svc.beside(func() { st.storeScores(t) })
 	}
 	if windows != nil {
 		st.svc.beside(func() { st.storeWindows(windows) })

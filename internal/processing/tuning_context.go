@@ -123,7 +123,7 @@ func (st *stream) storeContext(k kept) {
 		st.svc.log.Error("scores do not encode", "stream", st.id, "error", err)
 		return
 	}
-	st.storeSealed(bus.SealedContext, contextToken, fmt.Sprint(k.number%maxAlerts), k.number, c)
+	st.storeSealed(bus.SealedContext, k.number, c, st.putAt(contextToken, k.number%maxAlerts))
 }
 
 // contexts reads the scores around the alerts, by the alerts' names.

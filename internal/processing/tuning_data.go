@@ -33,25 +33,36 @@ const (
 	maxParts = 8
 )
 
-// ring tells where a stretch of scores is kept, which is over the eldest.
-type ring struct {
-	slot uint64 // of the last one
-	part int
-}
-
-// next is the name for a stretch that begins at from, in a ring that holds history.
-func (r *ring) next(from time.Time, history time.Duration) string {
-	slot := uint64(from.Unix()) / uint64(chunkTime/time.Second)
-	if slot != r.slot {
-		*r = ring{slot: slot, part: 1}
-	} else {
-		r.part = min(r.part+1, maxParts)
+// placeScores writes a sealed stretch that begins at from into a ring that holds history:
+// over one of an earlier round, or beside those that began within the same chunkTime, of
+// which the last gives way where there is no room. The store says which are there, so that
+// a service that was restarted writes over none of them.
+func (s *Service) placeScores(ctx context.Context, id gk.StreamID, from time.Time, value []byte) error {
+	const long = uint64(chunkTime / time.Second)
+	slot := uint64(from.Unix()) / long
+	key := fmt.Sprintf("%s.%s.%d", scoresToken, id, slot%max(1, uint64(s.cfg.Behaviour.Tuning.History/chunkTime)))
+	for part := 1; ; {
+		at := key
+		if part > 1 {
+			at += fmt.Sprintf("-%d", part)
+		}
+		e, err := s.records.Get(ctx, at)
+		var have envelope
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			_, err = s.records.Create(ctx, at, value)
+		case err != nil:
+			return err
+		case part < maxParts && cbor.Unmarshal(e.Value, &have) == nil && have.Version/long == slot && have.Version != uint64(from.Unix()):
+			part++
+			continue
+		default:
+			_, err = s.records.Update(ctx, at, value, e.Revision)
+		}
+		if !errors.Is(err, store.ErrExists) && !errors.Is(err, store.ErrConflict) {
+			return err
+		}
 	}
-	name := fmt.Sprint(slot % max(1, uint64(history/chunkTime)))
-	if r.part > 1 {
-		name += fmt.Sprintf("-%d", r.part)
-	}
-	return name
 }
 
 // sealOverhead is what sealing and the envelope add to content, in bytes, and a bit.
@@ -59,23 +70,33 @@ const sealOverhead = 64
 
 // storeScores writes a stretch of scores, in [tune.MaxRate] bytes a second as it stands
 // in the store.
-func (st *stream) storeScores(t *tune.Trace, name string) {
+func (st *stream) storeScores(t *tune.Trace) {
 	b, fits, err := t.AppendWithin(t.Len()*tune.MaxRate/episode.HopsPerSecond - sealOverhead)
 	if err != nil || !fits {
 		st.svc.log.Error("scores do not encode", "stream", st.id, "bytes", len(b), "error", err)
 		return
 	}
-	st.storeSealed(bus.SealedScores, scoresToken, name, uint64(t.From.Unix()), b)
+	st.storeSealed(bus.SealedScores, uint64(t.From.Unix()), b, func(ctx context.Context, value []byte) error {
+		return st.svc.placeScores(ctx, st.id, t.From, value)
+	})
 }
 
 func (st *stream) storeWindows(b []byte) {
 	hour := uint64(st.svc.now().Unix()) / uint64(recordEvery/time.Second)
-	st.storeSealed(bus.SealedWindows, windowsToken, fmt.Sprint(hour%recordings), hour, b)
+	st.storeSealed(bus.SealedWindows, hour, b, st.putAt(windowsToken, hour%recordings))
 }
 
-// storeSealed writes one of many. One that cannot be written is left out: history is
-// wanted, and nothing waits for it.
-func (st *stream) storeSealed(kind, token, name string, version uint64, content []byte) {
+// putAt writes under a number, whatever was there.
+func (st *stream) putAt(token string, number uint64) func(ctx context.Context, value []byte) error {
+	return func(ctx context.Context, value []byte) error {
+		_, err := st.svc.records.Put(ctx, fmt.Sprintf("%s.%s.%d", token, st.id, number), value)
+		return err
+	}
+}
+
+// storeSealed seals one of many and has it written. One that cannot be written is left
+// out: history is wanted, and nothing waits for it.
+func (st *stream) storeSealed(kind string, version uint64, content []byte, write func(ctx context.Context, value []byte) error) {
 	svc := st.svc
 	err := svc.keeps.pass(svc.ctx, svc, st.id, func() error {
 		ctx, cancel := svc.cfg.Host.WithTimeout(svc.ctx, callTimeout)
@@ -86,7 +107,7 @@ func (st *stream) storeSealed(kind, token, name string, version uint64, content 
 		}
 		value, err := keepMode.Marshal(envelope{Term: svc.protocol.Term, Version: version, Content: rep.Sealed})
 		if err == nil {
-			_, err = svc.records.Put(ctx, fmt.Sprintf("%s.%s.%s", token, st.id, name), value)
+			err = write(ctx, value)
 		}
 		return err
 	})

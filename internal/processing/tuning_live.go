@@ -40,7 +40,6 @@ type tuned struct {
 	contexts []kept      // to be stored
 
 	chunks  []*tune.Trace // full, to be stored
-	ring    ring          // where
 	windows []byte        // a full recording, to be stored
 	order   settle
 }

@@ -43,14 +43,15 @@ func TestStoredScoresAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, st := quietWorld(t)
 		rng := rand.New(rand.NewPCG(1, 1))
-		for i, long := range []time.Duration{leastHops / episode.HopsPerSecond * time.Second, 40 * time.Second, chunkTime} {
+		from := time.Now().Truncate(chunkTime).Add(-2 * time.Hour)
+		for _, long := range []time.Duration{leastHops / episode.HopsPerSecond * time.Second, 40 * time.Second, chunkTime} {
 			for name, level := range map[string]func() episode.Level{
 				"restless": func() episode.Level { return episode.Level(rng.IntN(128)) },
 				"quiet":    nothing,
 			} {
-				slot := fmt.Sprintf("%s-%d", name, i)
-				st.storeScores(said(time.Now(), long, level), slot)
-				e, err := w.records.Get(t.Context(), scoresToken+".cam-1."+slot)
+				from = from.Add(2 * chunkTime) // none goes on where another ends
+				st.storeScores(said(from, long, level))
+				e, err := w.records.Get(t.Context(), fmt.Sprintf("%s.cam-1.%d", scoresToken, from.Unix()/int64(chunkTime/time.Second)%int64(24*time.Hour/chunkTime)))
 				if most := int(long/time.Second) * tune.MaxRate; err != nil || len(e.Value) > most {
 					t.Errorf("%s, %v: %d bytes, at most %d: %v", name, long, len(e.Value), most, err)
 				}
@@ -59,6 +60,63 @@ func TestStoredScoresAreBounded(t *testing.T) {
 		all, err := st.history(t.Context())
 		if err != nil || len(all) != 6 {
 			t.Errorf("%d of 6 stretches read back: %v", len(all), err)
+		}
+		w.close()
+	})
+}
+
+// TestRestartKeepsScores: stretches that begin within the same five minutes have places of
+// their own, also where the service was restarted between them; those of the round before
+// give way, and where there are too many, the last does.
+func TestRestartKeepsScores(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, d := newCamera(t, testConfig())
+		time.Sleep(5 * time.Second)
+		d.kill()
+		slot := time.Now().Truncate(chunkTime).Add(-2 * chunkTime)
+		keep := func(from time.Time, long time.Duration) {
+			st := w.svc.find("cam-1")
+			st.post(func() {
+				st.behaviour.tuned.chunks = append(st.behaviour.tuned.chunks, said(from, long, nothing))
+				st.react()
+			})
+			synctest.Wait()
+		}
+		restart := func() {
+			w.crash()
+			w.start()
+			time.Sleep(5 * time.Second)
+		}
+		have := func() (at []time.Duration) {
+			t.Helper()
+			all, err := w.svc.find("cam-1").history(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, tr := range all {
+				at = append(at, tr.From.Sub(slot))
+			}
+			return at
+		}
+		keep(slot.Add(-24*time.Hour), time.Minute) // of the round before
+		keep(slot, 20*time.Second)
+		restart()
+		keep(slot.Add(30*time.Second), 20*time.Second)
+		restart()
+		keep(slot.Add(time.Minute), 20*time.Second)
+		if got := have(); !slices.Equal(got, []time.Duration{0, 30 * time.Second, time.Minute}) {
+			t.Errorf("after two restarts: %v", got)
+		}
+		st := w.svc.find("cam-1")
+		st.post(func() { // written at a time, in whatever order
+			for i := range maxParts {
+				st.behaviour.tuned.chunks = append(st.behaviour.tuned.chunks, said(slot.Add(time.Duration(90+20*i)*time.Second), 11*time.Second, nothing))
+			}
+			st.react()
+		})
+		synctest.Wait()
+		if got := have(); len(got) != maxParts || !slices.Equal(got[:3], []time.Duration{0, 30 * time.Second, time.Minute}) {
+			t.Errorf("of more than %d: %v", maxParts, got)
 		}
 		w.close()
 	})
@@ -149,7 +207,7 @@ func TestLateContext(t *testing.T) {
 		answer(tune.Label{ID: "cam-1.1", From: begin.Add(time.Minute), To: begin.Add(20 * time.Minute)}) // was there all the time
 		answer(tune.Label{ID: "cam-1.2", From: begin.Add(2 * time.Minute), To: begin.Add(3 * time.Minute)})
 		answer(tune.Label{ID: "cam-1.3", From: begin.Add(-time.Hour), To: begin.Add(-50 * time.Minute)}) // nothing is left of that
-		st.storeScores(said(begin, 15*time.Minute, nothing), "1")
+		st.storeScores(said(begin, 15*time.Minute, nothing))
 		own := said(begin.Add(100*time.Second), 2*time.Minute, nothing)
 		st.storeContext(kept{2, own})
 		if got := turn(); len(got) != 0 {
