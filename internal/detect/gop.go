@@ -5,15 +5,16 @@ import "github.com/gaitkeeper/gaitkeeper/internal/feature"
 // grouped reports whether t says how an encoder groups its pictures, and no more than it
 // may choose anew at every picture (see feature/gop.go).
 func (y *Vocabulary) grouped(t feature.Token) bool {
-	if c, ok := t.Picture(y.Form); ok && !y.says(feature.FamilySlice, feature.Token.Plain) {
-		first := c.Key && !y.keyed()
+	if c, ok := t.Picture(y.Form); ok && y.Form == feature.TS {
+		return t.Codecs()&y.codecs() != 0
+	} else if ok {
 		return y.says(t.Family(), func(have feature.Token) bool {
 			h, ok := have.Picture(y.Form)
-			return ok && h.HEVC == c.HEVC && (first || h == c)
+			return ok && h.HEVC == c.HEVC && (c.Key || h.Last == c.Last)
 		})
 	}
 	if unit, kind, pps, ok := t.Slice(); ok {
-		return y.sliced(t, unit, kind, pps)
+		return y.sliced(unit, kind, pps)
 	}
 	if t.Heading(y.Form) && !y.keyed() {
 		return true
@@ -36,24 +37,46 @@ func (y *Vocabulary) keyed() bool {
 	return y.says(family, func(t feature.Token) bool { return keyed(t, y.Form) })
 }
 
-// sliced reports whether a slice of H.264 goes with those of the baseline: a bidirectional one
-// beside predicted ones, or the first of a key picture that was seen, by a picture
-// parameter set that others use.
-func (y *Vocabulary) sliced(t feature.Token, unit, kind, pps uint8) bool {
-	const idr, predicted, bidirectional, all = 5, 0, 1, 5
-	switch {
-	case unit == idr:
-		known := false
-		return !y.says(feature.FamilySlice, func(have feature.Token) bool {
-			u, _, p, ok := have.Slice()
-			known = known || ok && p == pps
-			return ok && u == idr
-		}) && known
-	case kind == bidirectional || kind == bidirectional+all:
-		const kindShift = 8
-		return y.said(t - (bidirectional-predicted)<<kindShift)
+// sliced reports whether a slice of H.264 goes with those of the baseline: of a picture
+// parameter set that they use. Noise makes an encoder code all of its pictures without
+// others, and what moves a little none, so that the type of a slice says what was seen; but
+// an encoder that tells with the type that all of a picture's slices are alike (5 to 9 of
+// H.264 table 7-6) always does, but for key pictures that the baseline did not have.
+func (y *Vocabulary) sliced(unit, kind, pps uint8) bool {
+	const idr, all = 5, 5
+	first, any, with := unit == idr, false, false
+	for _, w := range y.family(feature.FamilySlice) {
+		u, _, p, ok := w.Token.Slice()
+		any = any || ok
+		with = with || ok && p == pps
+		first = first && !(ok && u == idr)
 	}
-	return false
+	switch {
+	case kind >= 2*all || any && !with:
+		return false
+	case first || !any: // no picture stood near enough to its packet's beginning
+		return any || y.codecs() == feature.AVC
+	}
+	return y.says(feature.FamilySlice, func(have feature.Token) bool {
+		_, k, p, ok := have.Slice()
+		return ok && p == pps && k/all == kind/all
+	})
+}
+
+// codecs are those that may say all that the baseline's pictures in TS begin with.
+func (y *Vocabulary) codecs() feature.Codecs {
+	all := feature.AVC | feature.HEVC | feature.MPEG
+	some := false
+	for _, w := range y.family(feature.FamilySlice) {
+		if c := w.Token.Codecs(); c != 0 {
+			some = true
+			all &= c
+		}
+	}
+	if !some {
+		return 0
+	}
+	return all
 }
 
 // aggregates reports whether the sender puts units together, or may: one that sent

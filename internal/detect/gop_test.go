@@ -47,6 +47,9 @@ func TestPicturesMayBeGroupedAnew(t *testing.T) {
 	hevc := vocabularyOf(feature.H265, aUnit|1<<8|1, aUnit|19<<8|1)
 	ts := vocabularyOf(feature.TS, aCode|1<<16|0x41, avcSlice)
 	ts265 := vocabularyOf(feature.TS, aCode|1<<16|0x02)
+	intra := vocabularyOf(feature.H264, aUnit|0x65, aSlice|5<<16|7<<8, aUnit|0x67, often|7)
+	hidden := vocabularyOf(feature.TS, aCode|1<<16|0x09, aCode|1<<16|0x06)
+	hidden265 := vocabularyOf(feature.TS, aCode|1<<16|0x46)
 	mpeg2 := vocabularyOf(feature.TS, aCode|0xb3, aSlice|2<<24|2)
 	for _, c := range []struct {
 		what string
@@ -76,6 +79,12 @@ func TestPicturesMayBeGroupedAnew(t *testing.T) {
 		{"TS: of another codec", ts, []feature.Token{aCode | 0x02}, true},
 		{"TS: B pictures of H.265", ts265, []feature.Token{aCode | 0x00, aCode | 0x10}, false},
 		{"TS: of H.264", ts265, []feature.Token{aCode | 0x41}, true},
+		{"nothing but key pictures: the first other", intra, []feature.Token{aUnit | 0x41, avcSlice}, false},
+		{"one whose type does not tell of the other slices", intra, []feature.Token{avcSlice - 5<<8}, true},
+		{"TS: pictures that stood too far behind their delimiters", hidden, []feature.Token{aCode | 1<<16 | 0x41, aCode | 0x01, avcSlice}, false},
+		{"TS: of another codec than the delimiters", hidden, []feature.Token{aCode | 1<<16 | 0x02}, true},
+		{"TS: pictures behind delimiters of H.265", hidden265, []feature.Token{aCode | 0x02, aCode | 0x28, aCode | 0x00}, false},
+		{"TS: of H.264 behind delimiters of H.265", hidden265, []feature.Token{aCode | 0x41, avcSlice}, true},
 		{"MPEG-2: a unit of H.264", mpeg2, []feature.Token{aCode | 0x65}, true},
 	} {
 		n := c.y.novelty(hopOfWords(c.hop...))

@@ -70,14 +70,14 @@ func (y *Vocabulary) Has(t feature.Token) bool {
 // phased reports whether a TS that says t may have said it all the time: where a receiver
 // sees one TS packet of seven, the phase of the multiplexer's cycle decides which, and how
 // much room their headers leave for the beginning of a key picture; a baseline without a
-// key picture does not know how they begin; and a picture of MPEG-2 shows as many of its
-// rows as are small.
+// key picture does not know how they begin, nor one without a PES header of a stream what
+// those are like; and a picture of MPEG-2 shows as many of its rows as are small.
 func (y *Vocabulary) phased(t feature.Token) bool {
 	switch {
 	case t.Access() && t.Plain() != y.says(feature.FamilySlice, feature.Token.Plain):
 		return false // of another codec
 	case t.Access():
-		return y.Partial || !y.says(feature.FamilySlice, feature.Token.Access)
+		return y.Partial || !t.Plain() && !y.keyed() || !y.says(feature.FamilySlice, feature.Token.Access)
 	case t.Row(): // key pictures do not show their coding type behind their headers
 		return y.says(feature.FamilySlice, feature.Token.Restarting)
 	case !y.Partial:
@@ -85,13 +85,44 @@ func (y *Vocabulary) phased(t feature.Token) bool {
 	case t.Table():
 		return true
 	}
+	if pid, _, ok := t.Opens(); ok {
+		return y.unopened(pid)
+	}
+	if stream, ok := t.Describes(); ok {
+		return !y.opens(stream) && y.says(feature.FamilyUnit, func(have feature.Token) bool {
+			pid, _, carries := have.Carries()
+			return carries && y.unopened(pid)
+		})
+	}
 	pid, ok := t.Clock()
 	if !ok {
 		pid, _, ok = t.Carries()
 	}
-	return ok && y.says(feature.FamilyUnit, func(have feature.Token) bool {
+	return ok && y.carries(pid)
+}
+
+// carries reports whether the baseline showed payload of pid.
+func (y *Vocabulary) carries(pid uint16) bool {
+	return y.says(feature.FamilyUnit, func(have feature.Token) bool {
 		p, _, carries := have.Carries()
 		return carries && p == pid
+	})
+}
+
+// unopened reports whether the baseline showed payload of pid and no PES header, so that it
+// does not know of which stream that is.
+func (y *Vocabulary) unopened(pid uint16) bool {
+	return pid > feature.LastTable && y.carries(pid) && !y.says(feature.FamilyUnit, func(have feature.Token) bool {
+		p, _, opens := have.Opens()
+		return opens && p == pid
+	})
+}
+
+// opens reports whether the baseline showed a PES header of a stream.
+func (y *Vocabulary) opens(stream uint8) bool {
+	return y.says(feature.FamilyUnit, func(have feature.Token) bool {
+		_, s, opens := have.Opens()
+		return opens && s == stream
 	})
 }
 

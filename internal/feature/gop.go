@@ -46,6 +46,43 @@ func (t Token) Picture(form Form) (c Picture, ok bool) {
 	return Picture{}, false
 }
 
+// Codecs is a set of families of codecs.
+type Codecs uint8
+
+// The families whose pictures begin with start codes in TS.
+const (
+	AVC  Codecs = 1 << iota // H.264
+	HEVC                    // H.265
+	MPEG                    // MPEG-1, MPEG-2, MPEG-4 Part 2
+)
+
+// Codecs are those in which a picture in TS may begin with the start code that t stands
+// for, by the codes that encoders use; 0 for other words.
+func (t Token) Codecs() Codecs {
+	const slicesOfMPEG = 4 // of rows those that stand near the front
+	if t.Plain() {
+		return MPEG
+	}
+	u, ok := t.startCode()
+	switch {
+	case !ok || u&0x80 != 0:
+		return 0
+	case u == 0:
+		return HEVC | MPEG
+	case u == 0x01:
+		return AVC | MPEG
+	case u == 0x02 || u == 0x04:
+		return HEVC | MPEG
+	case u <= slicesOfMPEG:
+		return MPEG
+	case u == 0x28: // a picture parameter set, or a key picture without leading ones
+		return AVC | HEVC
+	case u&1 == 1 || u == nalSEI || u&0x9f == nalPPS:
+		return AVC
+	}
+	return HEVC
+}
+
 // Between reports that t is of a picture that may come out of its order: one that no
 // other, or hardly one, refers to, or a bidirectional slice of H.264.
 func (t Token) Between(form Form) bool {

@@ -30,7 +30,7 @@ func (t Token) Kin() (kin Token, ok bool) {
 		}
 	case unitTS:
 		const begins = 1 << 16                                        // payload_unit_start_indicator
-		if v&begins == 0 && v>>16&0x12 == 0 && v&tsNull > lastTable { // neither empty nor damaged
+		if v&begins == 0 && v>>16&0x12 == 0 && v&tsNull > LastTable { // neither empty nor damaged
 			return t | begins, true
 		}
 	case unitPES:
@@ -63,8 +63,26 @@ func (t Token) Stuffing() bool {
 
 // VideoStart reports that t is the packet with which a video PES begins, and its PID.
 func (t Token) VideoStart() (pid uint16, ok bool) {
+	pid, stream, ok := t.Opens()
+	return pid, ok && stream>>4 == 0xe
+}
+
+// Opens reports that t is the packet with which a PES begins: its PID, and the stream_id.
+func (t Token) Opens() (pid uint16, stream uint8, ok bool) {
 	v := t.Value()
-	return uint16(v & tsNull), t.Family() == FamilyUnit && v>>24<<24 == unitStream && v>>13&0x70 == 0x60
+	return uint16(v & tsNull), uint8(v>>13&0x7f | 0x80), t.Family() == FamilyUnit && v>>24<<24 == unitStream
+}
+
+// Describes reports that t is a part of a PES header, and its stream_id.
+func (t Token) Describes() (stream uint8, ok bool) {
+	switch v := t.Value(); {
+	case t.Family() != FamilyUnit:
+	case v>>24<<24 == unitPES:
+		return uint8(v >> 8), true
+	case v>>24<<24 == unitDescribe:
+		return uint8(v >> 14), true
+	}
+	return 0, false
 }
 
 // Start reports that t is a TS packet in which a unit begins, and its PID.
@@ -181,7 +199,7 @@ func (t Token) Clock() (pid uint16, ok bool) {
 // away begins: programmes, conditional access, descriptions, network, services, events.
 func (t Token) Table() bool {
 	pid, start, ok := t.Carries()
-	return ok && start && pid <= lastTable
+	return ok && start && pid <= LastTable
 }
 
 // Carries reports that t is a plain TS packet, neither empty, damaged nor scrambled: its

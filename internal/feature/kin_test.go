@@ -25,7 +25,7 @@ func TestKin(t *testing.T) {
 		{token(FamilyUnit, unitTS|0x100), token(FamilyUnit, unitTS|1<<16|0x100), true}, // a picture of two packets
 		{token(FamilyUnit, unitTS|1<<16|0x100), 0, false},                              // another PID
 		{token(FamilyUnit, unitTS|2<<16|0x100), 0, false},                              // damaged
-		{token(FamilyUnit, unitTS|lastTable), 0, false},
+		{token(FamilyUnit, unitTS|LastTable), 0, false},
 	} {
 		if kin, ok := c.t.Kin(); kin != c.kin || ok != c.ok {
 			t.Errorf("%v: kin %v, %v; want %v, %v", c.t, kin, ok, c.kin, c.ok)

@@ -2,10 +2,13 @@ package feature
 
 import "encoding/binary"
 
+// LastTable is the highest PID that the standards keep for tables (ISO/IEC 13818-1 table
+// 2-3, ETSI EN 300 468 table 1).
+const LastTable = 0x1f
+
 const (
-	tsSize    = 188
-	tsNull    = 0x1fff
-	lastTable = 0x1f // PIDs up to here carry tables
+	tsSize = 188
+	tsNull = 0x1fff
 )
 
 // sizeTSRemainder marks a [FamilySize] token that holds a TS remainder.
@@ -175,13 +178,13 @@ func (m *Meter) tsPacket(b []byte, header uint32, t *tsPID, at int64, follow boo
 	}
 	if body := header &^ 0x3f; body != t.body || afc == 0 {
 		tok := token(FamilyUnit, unitTS|tsShape(header)<<16|pid)
-		if start || afc == 0 || pid <= lastTable {
+		if start || afc == 0 || pid <= LastTable {
 			m.tokens.add(tok, at)
 		} else {
 			t.body, t.bodyAt = body, m.tokens.find(tok)
 		}
 	}
-	if !start && afc != 0 && pid > lastTable {
+	if !start && afc != 0 && pid > LastTable {
 		if w := &m.tokens.words[t.bodyAt]; at-w.last >= occasionGap {
 			m.tokens.occasion(w, at)
 		}
@@ -197,7 +200,7 @@ func (m *Meter) tsPacket(b []byte, header uint32, t *tsPID, at int64, follow boo
 			m.tsAdaptation(b[5]&0x1f, pid, t, at)
 		}
 	}
-	if off >= len(b) || pid <= lastTable {
+	if off >= len(b) || pid <= LastTable {
 		return nil, noPicture
 	}
 	es = b[off:]

@@ -148,7 +148,7 @@ func TestTransportStreamEqualsNaive(t *testing.T) {
 // Scrambling is in the words of TS packets and no PID is taken for it; the two keys that
 // a scrambler takes by turns are one word.
 func TestScramblingIsAWord(t *testing.T) {
-	for pid := uint32(lastTable + 1); pid < tsNull; pid += 0x23 {
+	for pid := uint32(LastTable + 1); pid < tsNull; pid += 0x23 {
 		for control, shape := range []uint32{0, 1 << 2, 2 << 2, 2 << 2} {
 			b := make([]byte, tsSize)
 			binary.BigEndian.PutUint32(b, 0x47<<24|pid<<8|uint32(control)<<6|0x10)
