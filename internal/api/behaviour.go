@@ -104,7 +104,7 @@ func (s *Server) plannedChange(w http.ResponseWriter, r *http.Request) {
 }
 
 // answer passes a question on to a service and its reply back.
-func answer[Req, Rep any](s *Server, w http.ResponseWriter, r *http.Request, call bus.Call[Req, Rep], req Req) {
+func answer[Req, Rep any](s *Server, w http.ResponseWriter, r *http.Request, call bus.Question[Req, Rep], req Req) {
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
 	rep, err := call.Do(ctx, s.conn, req)

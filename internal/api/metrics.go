@@ -83,6 +83,8 @@ var (
 	descEpoch     = describe("stream_epoch", "Key epoch of the newest accepted packet.")
 	descSilent    = describe("stream_silent_seconds", "Time since the last accepted packet.")
 	descViewers   = describe("stream_viewers", "HTTP viewers connected.")
+
+	descBusy = prometheus.NewDesc("gaitkeeper_requests_refused_total", "Requests between services that a responder of this process refused, because it worked on as many as it takes.", []string{"subject"}, nil)
 )
 
 func newMetrics(version string) *metrics {
@@ -156,13 +158,16 @@ func (m *metrics) status(s bus.StreamStatus) {
 
 // Describe implements [prometheus.Collector].
 func (m *metrics) Describe(c chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descDelivered, descBytes, descLost, descDropped, descEpoch, descSilent, descViewers} {
+	for _, d := range []*prometheus.Desc{descDelivered, descBytes, descLost, descDropped, descEpoch, descSilent, descViewers, descBusy} {
 		c <- d
 	}
 }
 
 // Collect implements [prometheus.Collector].
 func (m *metrics) Collect(c chan<- prometheus.Metric) {
+	for subject, n := range bus.TurnedAway() {
+		c <- prometheus.MustNewConstMetric(descBusy, prometheus.CounterValue, float64(n), subject)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for k, s := range m.last {

@@ -1,16 +1,49 @@
 package api
 
 import (
+	"context"
 	"go/ast"
 	"go/parser"
 	gotoken "go/token"
+	"net/http/httptest"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 )
+
+// Requests that a busy responder refused are counted for whoever watches.
+func TestRefusedRequestsAreCounted(t *testing.T) {
+	m := bus.NewMemory()
+	defer m.Close()
+	const call = bus.Call[bus.Empty, bus.Empty]("gk.test.busy")
+	let := make(chan struct{})
+	sub, err := call.Serve(m.Conn(), func(context.Context, bus.Empty) (bus.Empty, error) { <-let; return bus.Empty{}, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	defer close(let)
+	for refused := make(chan error); ; {
+		go func() {
+			if _, err := call.Do(t.Context(), m.Conn(), bus.Empty{}); bus.CodeOf(err) == bus.CodeBusy {
+				refused <- err
+			}
+		}()
+		if bus.TurnedAway()[string(call)] > 0 {
+			<-refused
+			break
+		}
+	}
+	w := httptest.NewRecorder()
+	newMetrics("v").handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if want := `gaitkeeper_requests_refused_total{subject="gk.test.busy"} `; !strings.Contains(w.Body.String(), want) {
+		t.Errorf("no %s in %s", want, w.Body)
+	}
+}
 
 // Every kind of event and every reason that the root package names has a label of its
 // own: one that is forgotten here counts as "other", and nobody could watch it.

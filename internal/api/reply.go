@@ -23,6 +23,7 @@ var statusOf = map[bus.Code]int{
 	bus.CodeUsed:         http.StatusGone,
 	bus.CodeEpochJump:    http.StatusConflict,
 	bus.CodeUnavailable:  http.StatusServiceUnavailable,
+	bus.CodeBusy:         http.StatusServiceUnavailable,
 }
 
 func reply(w http.ResponseWriter, status int, v any) {

@@ -44,7 +44,7 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-func play[Req, Rep any](s *site, c bus.Call[Req, Rep], name string, f func(Req) (Rep, error)) {
+func play[Req, Rep any](s *site, c bus.Question[Req, Rep], name string, f func(Req) (Rep, error)) {
 	if _, err := c.Serve(s.memory.Conn(), func(_ context.Context, r Req) (Rep, error) {
 		s.mu.Lock()
 		s.asked = append(s.asked, name)

@@ -112,7 +112,7 @@ func named(by string) string {
 }
 
 // slowly is answer, for what takes a while.
-func slowly[Req, Rep any](s *Server, w http.ResponseWriter, r *http.Request, call bus.Call[Req, Rep], req Req) {
+func slowly[Req, Rep any](s *Server, w http.ResponseWriter, r *http.Request, call bus.Question[Req, Rep], req Req) {
 	ctx, cancel := context.WithTimeout(r.Context(), tuneTimeout)
 	defer cancel()
 	rep, err := call.Do(ctx, s.conn, req)

@@ -128,7 +128,9 @@ func newStandIn(t testing.TB, n *Node, plays func(int) recorded) *standIn {
 	return s
 }
 
-func stands[Req any](s *standIn, c bus.CallTo[Req, bus.Empty], take func(Req)) {
+func stands[Req any](s *standIn, c interface {
+	Serve(bus.Conn, string, func(context.Context, Req) (bus.Empty, error)) (bus.Subscription, error)
+}, take func(Req)) {
 	if _, err := c.Serve(s.conn, string(s.here.Transport), func(_ context.Context, r Req) (bus.Empty, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()

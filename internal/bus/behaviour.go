@@ -12,10 +12,10 @@ const (
 	// TransportWindow tells, every 250 ms for each stream, how it behaved.
 	TransportWindow NewsOf[StreamWindow] = "gk.transport-news.window"
 
-	ProcessingAlerts  Call[AlertsRequest, AlertsReply]  = "gk.processing.alerts"
-	ProcessingExplain Call[ExplainRequest, Explanation] = "gk.processing.explain"
-	ProcessingProfile Call[ProfileRequest, ProfileInfo] = "gk.processing.profile"
-	ProcessingPlanned Call[PlannedRequest, ProfileInfo] = "gk.processing.planned-change"
+	ProcessingAlerts  Repeatable[AlertsRequest, AlertsReply]  = "gk.processing.alerts"
+	ProcessingExplain Repeatable[ExplainRequest, Explanation] = "gk.processing.explain"
+	ProcessingProfile Call[ProfileRequest, ProfileInfo]       = "gk.processing.profile"
+	ProcessingPlanned Call[PlannedRequest, ProfileInfo]       = "gk.processing.planned-change"
 
 	// ProcessingScores tells, once a second for each stream, how far it is from its
 	// profile.
@@ -23,8 +23,8 @@ const (
 
 	// KMSSeal and KMSUnseal encrypt what processing keeps at rest and has no key
 	// for. The key stays where it is.
-	KMSSeal   Call[SealRequest, SealReply]     = "gk.kms.seal"
-	KMSUnseal Call[UnsealRequest, UnsealReply] = "gk.kms.unseal"
+	KMSSeal   Repeatable[SealRequest, SealReply]     = "gk.kms.seal"
+	KMSUnseal Repeatable[UnsealRequest, UnsealReply] = "gk.kms.unseal"
 )
 
 // StreamWindow is the behaviour of a session over 250 ms, of packets that

@@ -18,11 +18,13 @@ import (
 // Conn is a connection to the service bus, in the shape of NATS.
 //
 // Handlers of Subscribe run one at a time for a subscription, in order. Handlers
-// of Respond may run at the same time as one another.
+// of Respond may run at the same time as one another, 1024 at most; what comes beyond
+// that is refused with [CodeBusy]. A request that is repeatable may be asked again by
+// the connection itself: see [Repeatable].
 type Conn interface {
 	Publish(subject string, data []byte) error
 	Subscribe(subject string, handle func(subject string, data []byte)) (Subscription, error)
-	Request(ctx context.Context, subject string, data []byte) ([]byte, error)
+	Request(ctx context.Context, subject string, data []byte, repeatable bool) ([]byte, error)
 	Respond(subject string, handle func(ctx context.Context, subject string, data []byte) []byte) (Subscription, error)
 	Flush(ctx context.Context) error
 	Close()
@@ -60,6 +62,7 @@ const (
 	CodeEpochJump    Code = "epoch-jump"
 	CodeUnavailable  Code = "unavailable"
 	CodeUnauthorized Code = "unauthorized"
+	CodeBusy         Code = "busy" // nothing was done: too many ask at the same time
 )
 
 // Refusal is a service's refusal of a request: a class and the words for people.
@@ -84,13 +87,14 @@ func CodeOf(err error) Code {
 	return CodeInternal
 }
 
-// Call is a request subject with the types that go over it.
+// Call is a request subject with the types that go over it. Each request is heard at
+// most once: where its answer is lost, who asked decides whether to ask again.
 type Call[Req, Rep any] string
 
 // Do asks and waits for the answer. A refusal comes back as a [*Refusal]; the
 // absence of any server as [ErrNoResponder].
 func (c Call[Req, Rep]) Do(ctx context.Context, conn Conn, req Req) (Rep, error) {
-	return request[Req, Rep](ctx, conn, string(c), req)
+	return request[Req, Rep](ctx, conn, string(c), req, false)
 }
 
 // Serve answers requests until the subscription is closed.
@@ -103,20 +107,12 @@ type CallTo[Req, Rep any] string
 
 // Do asks the instance named to.
 func (c CallTo[Req, Rep]) Do(ctx context.Context, conn Conn, to string, req Req) (Rep, error) {
-	return request[Req, Rep](ctx, conn, string(c)+"."+to, req)
+	return request[Req, Rep](ctx, conn, string(c)+"."+to, req, false)
 }
 
 // Serve answers requests to the instance named me.
 func (c CallTo[Req, Rep]) Serve(conn Conn, me string, handle func(context.Context, Req) (Rep, error)) (Subscription, error) {
 	return respond(conn, string(c)+"."+me, handle)
-}
-
-// ServeEach answers requests to every instance; handle is told which one was
-// asked for, in one or more subject tokens.
-func (c CallTo[Req, Rep]) ServeEach(conn Conn, handle func(ctx context.Context, to string, req Req) (Rep, error)) (Subscription, error) {
-	return respondTo(conn, string(c)+".>", func(ctx context.Context, subject string, req Req) (Rep, error) {
-		return handle(ctx, strings.TrimPrefix(subject, string(c)+"."), req)
-	})
 }
 
 // News is an announcement subject with the type that goes over it.
@@ -178,13 +174,13 @@ type answer struct {
 	Reply   cbor.RawMessage `cbor:"2,keyasint,omitempty"`
 }
 
-func request[Req, Rep any](ctx context.Context, conn Conn, subject string, req Req) (Rep, error) {
+func request[Req, Rep any](ctx context.Context, conn Conn, subject string, req Req, repeatable bool) (Rep, error) {
 	var rep Rep
 	b, err := encMode.Marshal(req)
 	if err != nil {
 		return rep, err
 	}
-	data, err := conn.Request(ctx, subject, b)
+	data, err := conn.Request(ctx, subject, b, repeatable)
 	if err != nil {
 		return rep, fmt.Errorf("%s: %w", subject, err)
 	}

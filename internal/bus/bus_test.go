@@ -208,7 +208,7 @@ func TestRefusalOfUndecodableRequest(t *testing.T) {
 	if _, err := KMSKeys.Serve(c, func(context.Context, KMSKeysRequest) (KMSKeysReply, error) { return KMSKeysReply{}, nil }); err != nil {
 		t.Fatal(err)
 	}
-	data, err := c.Request(context.Background(), string(KMSKeys), []byte{0xff})
+	data, err := c.Request(context.Background(), string(KMSKeys), []byte{0xff}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +255,7 @@ func TestServiceIsOnItsWay(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() {
-		_, err := NewNATS(asker).Request(t.Context(), "late", []byte("x"))
+		_, err := NewNATS(asker).Request(t.Context(), "late", []byte("x"), false)
 		ended <- err
 	}()
 	for asker.Stats().OutMsgs < 2 { // the request is out, and reached nobody
@@ -290,7 +290,7 @@ func TestRequestEndsWithItsConnection(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() {
-		_, err := NewNATS(nc).Request(t.Context(), "silent", nil) // a context without an end
+		_, err := NewNATS(nc).Request(t.Context(), "silent", nil, false) // a context without an end
 		ended <- err
 	}()
 	<-asked

@@ -8,7 +8,7 @@ import (
 
 // TransportHold has a transport show, in the place of a stream, what its operator
 // chose for streams that are held, or show the stream again.
-const TransportHold CallTo[HoldRequest, Empty] = "gk.transport.hold"
+const TransportHold RepeatableTo[HoldRequest, Empty] = "gk.transport.hold"
 
 // HoldRequest says whether a stream is held. It lasts until the next; repeating it
 // is no error.

@@ -149,7 +149,7 @@ func (c *memoryConn) Subscribe(subject string, handle func(string, []byte)) (Sub
 	return c.keep(c.m.subscribe(subject, ".", false, func(msg memoryMsg) { handle(msg.subject, msg.data) })), nil
 }
 
-func (c *memoryConn) Request(ctx context.Context, subject string, data []byte) ([]byte, error) {
+func (c *memoryConn) Request(ctx context.Context, subject string, data []byte, _ bool) ([]byte, error) {
 	reply := make(chan []byte, 1)
 	if c.m.deliver(".", memoryMsg{subject: subject, data: data, reply: reply}) == 0 {
 		return nil, ErrNoResponder
@@ -164,8 +164,17 @@ func (c *memoryConn) Request(ctx context.Context, subject string, data []byte) (
 
 func (c *memoryConn) Respond(subject string, handle func(context.Context, string, []byte) []byte) (Subscription, error) {
 	ctx, cancel := context.WithCancel(context.Background())
+	inside := newCrowd[struct{}](subject)
 	s := c.m.subscribe(subject, ".", true, func(msg memoryMsg) {
-		go func() { msg.reply <- handle(ctx, msg.subject, msg.data) }()
+		if inside.enter("", struct{}{}, nil) == refused {
+			msg.reply <- busyAnswer(msg.subject)
+			return
+		}
+		go func() {
+			b := handle(ctx, msg.subject, msg.data)
+			inside.leave("", struct{}{}, nil)
+			msg.reply <- b
+		}()
 	})
 	return c.keep(cancelSub{s, cancel}), nil
 }

@@ -1,9 +1,12 @@
 package bus
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -39,10 +42,72 @@ var ErrCut = errors.New("bus: the connection was lost before the answer")
 // they are at the next within milliseconds.
 const resubscribeGrace, resubscribePace = time.Second, 20 * time.Millisecond
 
+// A repeatable request that is not answered is asked again after repeatFirst, and then
+// after twice as long each time, up to repeatMax: it, or its answer, may have been on its
+// way through a server that died, which nobody tells whoever has another one's connection.
+const repeatFirst, repeatMax = time.Second, 4 * time.Second
+
+// busyPace is the least time until a responder that was busy is asked again, busyMax
+// the longest.
+const busyPace, busyMax = 20 * time.Millisecond, 640 * time.Millisecond
+
+// Headers of requests and answers.
+const (
+	headerAsking = "Gk-Asking" // what a repeatable request has in common with its repetitions
+	headerBusy   = "Gk-Busy"   // in an answer: nothing was done, too many ask
+)
+
 // Request implements [Conn]. It does not wait for an answer to a connection that
-// is no more: whoever asks can ask again over the next. One that reached nobody is
-// asked again for up to a second: no service has seen it.
-func (n *NATS) Request(ctx context.Context, subject string, data []byte) ([]byte, error) {
+// is no more: a repeatable request is asked again over the next, until ctx ends, any
+// other ends with [ErrCut]. One that reached nobody is asked again for up to a second,
+// and one that was refused by a busy responder until ctx ends: no service has seen them.
+func (n *NATS) Request(ctx context.Context, subject string, data []byte, repeatable bool) ([]byte, error) {
+	m := nats.NewMsg(subject)
+	m.Data = data
+	if !repeatable {
+		return n.ask(ctx, m)
+	}
+	m.Header.Set(headerAsking, rand.Text())
+	for patience := repeatFirst; ; patience = min(2*patience, repeatMax) {
+		once, cancel := context.WithTimeout(ctx, patience)
+		b, err := n.ask(once, m)
+		late := once.Err() != nil
+		cancel()
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return b, err
+		case errors.Is(err, ErrCut):
+			if !n.back(ctx) {
+				return nil, err
+			}
+		case !late:
+			return nil, err
+		}
+	}
+}
+
+// back waits for the next connection. It is false where there will be none in time.
+func (n *NATS) back(ctx context.Context) bool {
+	for !n.nc.IsConnected() {
+		if n.nc.IsClosed() || !wait(ctx, resubscribePace) {
+			return false
+		}
+	}
+	return true
+}
+
+// wait sleeps, and is false where ctx ended first.
+func wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// ask asks until somebody has heard it.
+func (n *NATS) ask(ctx context.Context, m *nats.Msg) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	lost := n.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
@@ -52,35 +117,53 @@ func (n *NATS) Request(ctx context.Context, subject string, data []byte) ([]byte
 			cancel(ErrCut)
 		}
 	}()
-	m, err := n.nc.RequestWithContext(ctx, subject, data)
-	for tries := resubscribeGrace / resubscribePace; tries > 0 && errors.Is(err, nats.ErrNoResponders); tries-- {
-		select {
-		case <-time.After(resubscribePace):
-			m, err = n.nc.RequestWithContext(ctx, subject, data)
-		case <-ctx.Done():
-			tries = 0
+	tries, pace := resubscribeGrace/resubscribePace, busyPace
+	for {
+		answer, err := n.nc.RequestMsgWithContext(ctx, m)
+		switch {
+		case err == nil && answer.Header.Get(headerBusy) == "":
+			return answer.Data, nil
+		case err == nil:
+			if wait(ctx, pace+mathrand.N(pace)) {
+				pace = min(2*pace, busyMax)
+				continue
+			}
+			err = busy(m.Subject)
+		case errors.Is(err, nats.ErrNoResponders):
+			if tries--; tries == 0 {
+				return nil, ErrNoResponder
+			}
+			if wait(ctx, resubscribePace) {
+				continue
+			}
+			err = ErrNoResponder
 		}
-	}
-	if errors.Is(context.Cause(ctx), ErrCut) && err != nil {
-		return nil, ErrCut
-	}
-	if errors.Is(err, nats.ErrNoResponders) {
-		return nil, ErrNoResponder
-	}
-	if err != nil {
+		if errors.Is(context.Cause(ctx), ErrCut) {
+			return nil, ErrCut
+		}
 		return nil, err
 	}
-	return m.Data, nil
 }
 
 // Respond implements [Conn]. Every request runs in a goroutine of its own, so
 // that one that waits for storage does not hold up the next.
 func (n *NATS) Respond(subject string, handle func(context.Context, string, []byte) []byte) (Subscription, error) {
 	ctx, cancel := context.WithCancel(context.Background())
+	inside := newCrowd[*nats.Msg](subject)
 	s, err := n.nc.Subscribe(subject, func(m *nats.Msg) {
+		asking := m.Header.Get(headerAsking)
+		same := func(o *nats.Msg) bool { return o.Subject == m.Subject && bytes.Equal(o.Data, m.Data) }
+		switch inside.enter(asking, m, same) {
+		case joined:
+			return
+		case refused:
+			_ = m.RespondMsg(&nats.Msg{Header: nats.Header{headerBusy: {"1"}}, Data: busyAnswer(m.Subject)})
+			return
+		}
 		go func() {
+			b := handle(WithAsking(ctx, asking), m.Subject, m.Data)
 			// A failed reply needs no handling: the asker's deadline covers it.
-			_ = m.Respond(handle(ctx, m.Subject, m.Data))
+			_ = inside.leave(asking, m, same).Respond(b)
 		}()
 	})
 	if err != nil {

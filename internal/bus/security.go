@@ -21,18 +21,18 @@ import (
 // before the revocation, counts from a moment before that answer, and is over one
 // length after the revocation at the latest, whatever processing or the bus do.
 const (
-	KMSRevoke   Call[RevokeRequest, RevokeReply]     = "gk.kms.revoke"
-	KMSDevices  Call[DevicesRequest, DevicesReply]   = "gk.kms.devices"
-	KMSStanding Call[StandingRequest, StandingReply] = "gk.kms.standing"
+	KMSRevoke   Repeatable[RevokeRequest, RevokeReply]     = "gk.kms.revoke"
+	KMSDevices  Repeatable[DevicesRequest, DevicesReply]   = "gk.kms.devices"
+	KMSStanding Repeatable[StandingRequest, StandingReply] = "gk.kms.standing"
 
-	ProcessingDisarm Call[DisarmDeviceRequest, DisarmDeviceReply] = "gk.processing.disarm"
+	ProcessingDisarm Repeatable[DisarmDeviceRequest, DisarmDeviceReply] = "gk.processing.disarm"
 
-	TransportLease  CallTo[LeaseRequest, Empty]  = "gk.transport.lease"
-	TransportDisarm CallTo[DisarmRequest, Empty] = "gk.transport.disarm"
+	TransportLease  RepeatableTo[LeaseRequest, Empty]  = "gk.transport.lease"
+	TransportDisarm RepeatableTo[DisarmRequest, Empty] = "gk.transport.disarm"
 
 	// BrokerCut is answered by the process that runs the broker for devices;
 	// nobody answers where devices use a broker of somebody else's.
-	BrokerCut Call[CutRequest, CutReply] = "gk.broker.cut"
+	BrokerCut Repeatable[CutRequest, CutReply] = "gk.broker.cut"
 )
 
 // KMSSignHead has the head of the audit trail signed. Only the audit trail may ask.

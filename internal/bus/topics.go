@@ -13,18 +13,18 @@ const Events News[gk.Event] = "gk.events"
 // What the key management service answers. Who may ask which of them is in
 // [Permissions].
 const (
-	KMSInfo     Call[Empty, KMSInfoReply]                = "gk.kms.info"
-	KMSOpen     Call[KMSOpenRequest, KMSOpenReply]       = "gk.kms.open"
-	KMSRelease  Call[KMSReleaseRequest, KMSReleaseReply] = "gk.kms.release"
-	KMSSetState Call[KMSStateRequest, Empty]             = "gk.kms.state"
-	KMSKeys     Call[KMSKeysRequest, KMSKeysReply]       = "gk.kms.keys"
-	KMSDevice   Call[KMSDeviceRequest, DeviceRecord]     = "gk.kms.device"
-	KMSEnroll   Call[EnrollRequest, EnrollReply]         = "gk.kms.enroll"
-	KMSJoin     Call[JoinRequest, JoinReply]             = "gk.kms.join"
+	KMSInfo     Repeatable[Empty, KMSInfoReply]                = "gk.kms.info"
+	KMSOpen     Repeatable[KMSOpenRequest, KMSOpenReply]       = "gk.kms.open"
+	KMSRelease  Repeatable[KMSReleaseRequest, KMSReleaseReply] = "gk.kms.release"
+	KMSSetState Repeatable[KMSStateRequest, Empty]             = "gk.kms.state"
+	KMSKeys     Repeatable[KMSKeysRequest, KMSKeysReply]       = "gk.kms.keys"
+	KMSDevice   Repeatable[KMSDeviceRequest, DeviceRecord]     = "gk.kms.device"
+	KMSEnroll   Call[EnrollRequest, EnrollReply]               = "gk.kms.enroll"
+	KMSJoin     Repeatable[JoinRequest, JoinReply]             = "gk.kms.join"
 
 	// KMSCertify goes to the role and id that the certificate is for ([As]): so the
 	// bus lets each ask for its own only.
-	KMSCertify CallTo[CertifyRequest, CertifyReply] = "gk.kms.certify"
+	KMSCertify RepeatableTo[CertifyRequest, CertifyReply] = "gk.kms.certify"
 )
 
 // As names a role and an instance for [KMSCertify].
@@ -32,11 +32,11 @@ func As(role, id string) string { return role + "." + id }
 
 // What a transport answers and announces.
 const (
-	TransportAssign  CallTo[AssignRequest, Empty] = "gk.transport.assign"
-	TransportArm     CallTo[ArmRequest, Empty]    = "gk.transport.arm"
-	TransportSwitch  CallTo[SwitchRequest, Empty] = "gk.transport.switch"
-	TransportRelease CallTo[ReleaseStream, Empty] = "gk.transport.release"
-	TransportReport  CallTo[ReportRequest, Empty] = "gk.transport.report"
+	TransportAssign  RepeatableTo[AssignRequest, Empty] = "gk.transport.assign"
+	TransportArm     RepeatableTo[ArmRequest, Empty]    = "gk.transport.arm"
+	TransportSwitch  RepeatableTo[SwitchRequest, Empty] = "gk.transport.switch"
+	TransportRelease RepeatableTo[ReleaseStream, Empty] = "gk.transport.release"
+	TransportReport  CallTo[ReportRequest, Empty]       = "gk.transport.report"
 
 	TransportHere   NewsOf[TransportAnnouncement] = "gk.transport-news.here"   // every 2 s and at start
 	TransportFirst  NewsOf[FirstPacket]           = "gk.transport-news.first"  // at once
@@ -62,9 +62,9 @@ func (p Proof) From() gk.TransportID { return p.Transport }
 
 // What the processing service answers and announces.
 const (
-	ProcessingRotate  Call[RotateRequest, RotateReply] = "gk.processing.rotate"
-	ProcessingStreams Call[Empty, StreamsReply]        = "gk.processing.streams"
-	ProcessingStop    Call[StopRequest, Empty]         = "gk.processing.stop"
+	ProcessingRotate  Repeatable[RotateRequest, RotateReply] = "gk.processing.rotate"
+	ProcessingStreams Repeatable[Empty, StreamsReply]        = "gk.processing.streams"
+	ProcessingStop    Call[StopRequest, Empty]               = "gk.processing.stop"
 
 	DeviceReports News[DeviceReport] = "gk.processing-news.report" // each that a live session's device sent
 )

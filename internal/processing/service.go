@@ -421,8 +421,8 @@ func (s *Service) serveRotate(ctx context.Context, r bus.RotateRequest) (bus.Rot
 	if r.Reason == "" {
 		r.Reason = gk.ReasonOperator
 	}
-	answer := make(chan rotated, 1)
-	st.post(func() { st.rotate(r, answer) })
+	answer, asking := make(chan rotated, 1), bus.Asking(ctx)
+	st.post(func() { st.rotate(r, asking, answer) })
 	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
 	defer cancel()
 	select {

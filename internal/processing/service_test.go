@@ -232,6 +232,32 @@ func TestOperatorsRotationIsAnsweredWhenConfirmed(t *testing.T) {
 	})
 }
 
+// TestRotationAskedForAgain: where the answer to an order was lost, asking for it again
+// tells what came of it and orders nothing more.
+func TestRotationAskedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, d := newCamera(t, testConfig())
+		time.Sleep(2 * time.Second)
+		for _, c := range []struct {
+			asking string
+			wait   bool
+			epoch  gk.Epoch // in the answer
+		}{{"a", true, 2}, {"a", true, 2}, {"b", true, 3}, {"a", false, 1}, {"b", true, 3}, {"c", false, 3}, {"c", false, 3}, {"c", true, 4}} {
+			rep, err := w.svc.serveRotate(bus.WithAsking(context.Background(), c.asking), bus.RotateRequest{Stream: "cam-1", Wait: c.wait})
+			if err != nil || rep.Done != c.wait || rep.Epoch != c.epoch {
+				t.Errorf("%+v: %+v, %v", c, rep, err)
+			}
+		}
+		time.Sleep(2 * time.Second)
+		list, err := bus.ProcessingStreams.Do(context.Background(), w.memory.Conn(), bus.Empty{})
+		if err != nil || list.Streams[0].ByReason[gk.ReasonOperator] != 3 {
+			t.Errorf("three orders: %+v, %v", list, err)
+		}
+		d.kill()
+		w.close()
+	})
+}
+
 func TestPacketCountRotates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig()

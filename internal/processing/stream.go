@@ -26,6 +26,7 @@ type stream struct {
 	lost      bool                   // another instance owns the stream
 	lastEpoch gk.Epoch               // highest ever seen, for people to look at
 	waiting   []waiter               // who asked for a rotation and wants to know when it is done
+	orders    []ordered              // the last rotations that were asked for, oldest first
 
 	behaviour               *behaviour
 	measured                feature.Window // the newest, decoded
@@ -59,6 +60,15 @@ type waiter struct {
 	after  gk.Epoch
 	answer chan<- rotated
 }
+
+// ordered is a rotation that was asked for: asked again, it is not ordered again.
+type ordered struct {
+	asking string
+	before gk.Epoch // in use then
+}
+
+// maxOrdered bounds the orders that are remembered. Who repeats one does so for seconds.
+const maxOrdered = 32
 
 type rotated struct {
 	reply bus.RotateReply
@@ -148,20 +158,42 @@ func (st *stream) transportLost(id gk.TransportID) {
 	st.step(gkrp.TransportLost{Transport: id})
 }
 
-// rotate orders a rotation for somebody who may wait for its end.
-func (st *stream) rotate(r bus.RotateRequest, answer chan<- rotated) {
+// rotate orders a rotation for somebody who may wait for its end, and asks again under
+// the same asking where the answer was lost.
+func (st *stream) rotate(r bus.RotateRequest, asking string, answer chan<- rotated) {
 	l := st.machine.Live()
 	if l == nil || l.Record.Ended {
 		answer <- rotated{err: bus.Refuse(bus.CodeConflict, "stream %q has no session at the moment: start its device first", st.id)}
 		return
 	}
-	before := l.Record.Epoch
-	st.step(gkrp.Rotate{Reason: r.Reason, Known: before})
-	if !r.Wait {
-		answer <- rotated{reply: bus.RotateReply{Epoch: before}}
-		return
+	before, again := st.order(asking, l.Record.Epoch)
+	if !again {
+		st.step(gkrp.Rotate{Reason: r.Reason, Known: before})
 	}
-	st.waiting = append(st.waiting, waiter{before, answer})
+	switch l := st.machine.Live(); {
+	case !r.Wait:
+		answer <- rotated{reply: bus.RotateReply{Epoch: before}}
+	case again && l != nil && l.Record.Epoch > before:
+		answer <- rotated{reply: bus.RotateReply{Epoch: l.Record.Epoch, Done: true, Took: l.Took}}
+	default:
+		st.waiting = append(st.waiting, waiter{before, answer})
+	}
+}
+
+// order remembers an order that may be repeated. It tells whether it was given before,
+// and the epoch that was in use when it was.
+func (st *stream) order(asking string, now gk.Epoch) (before gk.Epoch, again bool) {
+	if asking == "" {
+		return now, false
+	}
+	for _, o := range st.orders {
+		if o.asking == asking {
+			return o.before, true
+		}
+	}
+	st.orders = append(st.orders, ordered{asking, now})
+	st.orders = st.orders[max(0, len(st.orders)-maxOrdered):]
+	return now, false
 }
 
 // done answers those who wait for an epoch.

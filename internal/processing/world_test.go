@@ -238,7 +238,7 @@ func newFakeKMS(t *testing.T, conn bus.Conn) *fakeKMS {
 	return k
 }
 
-func serve[Req, Rep any](t *testing.T, conn bus.Conn, c bus.Call[Req, Rep], f func(Req) (Rep, error), mu *sync.Mutex) {
+func serve[Req, Rep any](t *testing.T, conn bus.Conn, c bus.Question[Req, Rep], f func(Req) (Rep, error), mu *sync.Mutex) {
 	_, err := c.Serve(conn, func(_ context.Context, r Req) (Rep, error) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -347,7 +347,7 @@ func newFakeTransport(t *testing.T, w *world, id gk.TransportID) *fakeTransport 
 	return f
 }
 
-func serveTo[Req any](t *testing.T, f *fakeTransport, c bus.CallTo[Req, bus.Empty], handle func(Req) error) {
+func serveTo[Req any](t *testing.T, f *fakeTransport, c bus.RepeatableTo[Req, bus.Empty], handle func(Req) error) {
 	_, err := c.Serve(f.conn, string(f.id), func(_ context.Context, r Req) (bus.Empty, error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()

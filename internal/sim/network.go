@@ -156,7 +156,7 @@ func (r *responder) serves(subject string) bool {
 	return r.subject == subject || ok && strings.HasPrefix(subject, each)
 }
 
-func (o *port) Request(ctx context.Context, subject string, data []byte) (answer []byte, err error) {
+func (o *port) Request(ctx context.Context, subject string, data []byte, _ bool) (answer []byte, err error) {
 	b, p := o.b, o.p
 	if p.dead {
 		return nil, errCrashed
