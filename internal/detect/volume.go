@@ -178,6 +178,12 @@ func (r *ramp) steps() (s [rampBlocks - 1]float64) {
 	return s
 }
 
+// newest is the volume of the newest block in octaves of bytes a second.
+func (r *ramp) newest() float64 {
+	const seconds = rampBlock / hopsPerSecond
+	return r.blocks()[rampBlocks-1] - lg(seconds)
+}
+
 // line fits a line: slope in octaves a block, and the deviation of the blocks from it.
 func (r *ramp) line() (slope, deviation float64) {
 	b := r.blocks()
@@ -203,9 +209,9 @@ func (r *ramp) line() (slope, deviation float64) {
 func lg(x float64) float64 { return math.Log2(math.Max(x, 1)) }
 
 // drift accuses a volume that is walked up: straight, steeper than what the
-// baseline's picture ever did from one block to the next, and again so a block later. A
-// cut is one step; a picture that grows richer does it unevenly, and is not for long in
-// line.
+// baseline's picture ever did from one block to the next, and again so a block later, to
+// above all of the baseline. A cut is one step; a picture that grows richer does it unevenly, and is
+// not for long in line; a rate control that comes back to its rate is, and stops there.
 type drift struct {
 	p    *Profile
 	r    ramp
@@ -245,7 +251,7 @@ func (d *drift) Score(v *View) Evidence {
 	}
 	slope, deviation := d.r.line()
 	e.Value = slope
-	if slope > driftMost {
+	if slope > driftMost || d.r.newest() < d.p.Fours[feature.ByteRate].Max {
 		return e
 	}
 	*now = max(0, min(slope/limit, slope/max(deviation, 1e-3)/driftStraight))

@@ -18,8 +18,11 @@ func hopOf(bytes float64) *View {
 // long as it takes to see five blocks.
 func TestDriftMustGoOn(t *testing.T) {
 	const hops, step = 80 * hopsPerSecond, 0.1 / (8 * hopsPerSecond) // octaves a hop
+	most := 0.0 // of the baseline
 	alarm := func(until int) int {
-		d := &drift{p: &Profile{Hops: matureHops}, r: newRamp()}
+		p := &Profile{Hops: matureHops}
+		p.Fours[feature.ByteRate].Max = most
+		d := &drift{p: p, r: newRamp()}
 		for i := range hops {
 			if d.Score(hopOf(50000*math.Exp2(step*float64(min(i, until))))).Score >= 1 {
 				return i
@@ -33,6 +36,15 @@ func TestDriftMustGoOn(t *testing.T) {
 	// The line of five blocks is seen while the rise ends.
 	if at := alarm(rampBlocks*rampBlock - 4*hopsPerSecond); at >= 0 {
 		t.Errorf("a rise that ends alarms at hop %d", at)
+	}
+	// A rate control comes back to where the baseline was, and a walk goes beyond.
+	most = math.Log2(4*50000) + 1.05 // octaves of bytes a second; 80 s rise by one octave
+	if at := alarm(hops); at >= 0 {
+		t.Errorf("a rise to what the baseline had alarms at hop %d", at)
+	}
+	most -= 0.4
+	if at := alarm(hops); at < 0 {
+		t.Error("a walk beyond the baseline does not alarm")
 	}
 }
 
