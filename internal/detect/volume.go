@@ -251,10 +251,9 @@ func (d *drift) Score(v *View) Evidence {
 	}
 	slope, deviation := d.r.line()
 	e.Value = slope
-	if slope > driftMost || d.r.newest() < d.p.Fours[feature.ByteRate].Max {
-		return e
+	if slope <= driftMost && d.r.newest() >= d.p.Fours[feature.ByteRate].Max {
+		*now = max(0, min(slope/limit, slope/max(deviation, 1e-3)/driftStraight))
 	}
-	*now = max(0, min(slope/limit, slope/max(deviation, 1e-3)/driftStraight))
 	e.Score = min(*now, before)
 	if e.Score >= v.Said {
 		e.Text = d.climbed(slope, limit)

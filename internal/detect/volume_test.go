@@ -18,7 +18,7 @@ func hopOf(bytes float64) *View {
 // long as it takes to see five blocks.
 func TestDriftMustGoOn(t *testing.T) {
 	const hops, step = 80 * hopsPerSecond, 0.1 / (8 * hopsPerSecond) // octaves a hop
-	most := 0.0 // of the baseline
+	most := 0.0                                                      // of the baseline
 	alarm := func(until int) int {
 		p := &Profile{Hops: matureHops}
 		p.Fours[feature.ByteRate].Max = most
