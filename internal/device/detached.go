@@ -33,15 +33,16 @@ func NewDetached(cfg Config, c StreamConfig, payload gkrp.Payload, index gk.Inde
 	s := a.streams[0]
 	s.mem, s.path.next, s.path.from = floor, index, index
 	s.dial = func(_ context.Context, address string) (sender, error) {
-		return sendFunc(func(pkts [][]byte) { send(address, pkts) }), nil
+		return &sendFunc{func(pkts [][]byte) { send(address, pkts) }}, nil
 	}
+	s.beside = func(f func()) { f() }
 	return &Detached{s: s, payload: payload, limit: rate.NewLimiter(messagesPerSecond, messagesBurst)}, nil
 }
 
-type sendFunc func([][]byte)
+type sendFunc struct{ send func([][]byte) }
 
-func (f sendFunc) Send(pkts [][]byte) (int, error) {
-	f(pkts)
+func (f *sendFunc) Send(pkts [][]byte) (int, error) {
+	f.send(pkts)
 	return len(pkts), nil
 }
 

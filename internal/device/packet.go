@@ -137,12 +137,12 @@ func (p *packetPath) install(now time.Time, k key) gk.Index {
 	return first
 }
 
-// addOut gives a session one more address to send to.
-func (p *packetPath) addOut(l *link, out sender) {
+// setOut gives a session an address to send to, in the place of old, if there is one.
+func (p *packetPath) setOut(l *link, old, out sender) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	// A new slice: emit reads the old one without the lock.
-	l.outs = append(slices.Clone(l.outs), out)
+	l.outs = append(slices.DeleteFunc(slices.Clone(l.outs), func(o sender) bool { return o == old }), out)
 }
 
 // send takes one batch from the source through the rest of the path. It is true

@@ -34,7 +34,6 @@ const (
 	messagesPerSecond = 200
 	messagesBurst     = 400
 	inboxSize         = 256
-	lookupTimeout     = 2 * time.Second
 )
 
 // ErrStopped means that the service ended the stream: the text says why.
@@ -76,6 +75,8 @@ type stream struct {
 	kms    gkrp.Verifier
 	kid    []byte
 	dial   dialer
+	beside func(func())      // runs what may wait for others
+	good   map[string]sender // where transports were found last, by address; control's
 
 	inbox  chan []byte
 	hurry  chan struct{} // a report is due at once: the source broke off, or the report is filling up
@@ -90,8 +91,9 @@ type stream struct {
 func newStream(a *Agent, c StreamConfig, signer gkrp.Signer, kms gkrp.Verifier) *stream {
 	return &stream{
 		agent: a, id: c.ID, source: c.Source, path: newPacketPath(c.Tap), signer: signer, kms: kms,
-		kid:   gkrp.KeyID(a.cfg.Identity.Key.Public().(ed25519.PublicKey)),
-		inbox: make(chan []byte, inboxSize), hurry: make(chan struct{}, 1), ended: make(chan error, 1), high: make(chan gk.Epoch, 1),
+		beside: func(f func()) { go f() },
+		kid:    gkrp.KeyID(a.cfg.Identity.Key.Public().(ed25519.PublicKey)),
+		inbox:  make(chan []byte, inboxSize), hurry: make(chan struct{}, 1), ended: make(chan error, 1), high: make(chan gk.Epoch, 1),
 	}
 }
 
@@ -231,9 +233,11 @@ type session struct {
 
 	effects []gkrp.Effect
 	spare   [][]byte // the prekey that the next ACK brings
-	missing []string // transports that could not be resolved yet
-	supply  supply   // the last answer to a REFILL
-	reject  string   // text of the last refusal
+	missing []string // transports that are to be looked up
+	looking int      // look-ups under way
+	found   chan found
+	supply  supply // the last answer to a REFILL
+	reject  string // text of the last refusal
 	code    gkrp.Code
 	over    bool
 	keyed   bool
@@ -274,10 +278,12 @@ func (s *stream) newSession(payload gkrp.Payload, limit *rate.Limiter) (*session
 
 // hold runs the session to its end. It is true when another shall follow.
 func (x *session) hold(ctx context.Context) (bool, error) {
+	lookUps, cancel := context.WithCancel(ctx) // they end with the session
+	defer cancel()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		x.perform(ctx)
+		x.perform(lookUps)
 		x.prepare()
 		if x.over {
 			return x.verdict()
@@ -288,6 +294,8 @@ func (x *session) hold(ctx context.Context) (bool, error) {
 		select {
 		case wire := <-x.inbox:
 			x.hear(wire)
+		case f := <-x.found:
+			x.take(f)
 		case <-timer.C:
 			x.step(gkrp.Tick{})
 		case <-x.hurry:
@@ -466,9 +474,7 @@ func (x *session) do(ctx context.Context, f gkrp.Effect) {
 	case gkrp.WantReport:
 		x.sent()
 		x.remark()
-		if len(x.missing) > 0 {
-			x.resolve(ctx)
-		}
+		x.lookUp(ctx)
 	case gkrp.WantPrekeys:
 		x.refill()
 	case gkrp.Refused:
@@ -499,26 +505,8 @@ func (x *session) send(m gkrp.Message) {
 func (x *session) start(ctx context.Context, f gkrp.Start) {
 	x.keys.ssrc = f.SSRC
 	x.link = &link{ssrc: f.SSRC, payload: x.payload, reject: time.Duration(f.Policy.RejectAfterS) * time.Second, tags: f.Policy.Tags}
-	x.missing = f.Transports
-	x.resolve(ctx)
+	x.reach(ctx, f.Transports)
 	x.log("session accepted", "version", f.Version, "ssrc", fmt.Sprintf("%08x", f.SSRC), "transports", f.Transports)
-}
-
-// resolve looks up the transports that have no address yet.
-func (x *session) resolve(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	var missing []string
-	for _, address := range x.missing {
-		out, err := x.dial(ctx, address)
-		if err != nil {
-			x.warn("a transport cannot be reached yet", "err", err)
-			missing = append(missing, address)
-			continue
-		}
-		x.path.addOut(x.link, out)
-	}
-	x.missing = missing
 }
 
 // install opens a granted key and switches to it.

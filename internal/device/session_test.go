@@ -29,6 +29,7 @@ type rig struct {
 	mu     sync.Mutex
 	done   chan error
 	cancel context.CancelFunc
+	dial   dialer // nil: the service is found at once
 }
 
 func newRig(t *testing.T, timing gkrp.Timing, source Source, state *State) *rig {
@@ -56,7 +57,10 @@ func (r *rig) begin(source Source, state *State) {
 		r.t.Fatal(err)
 	}
 	r.agent = agent
-	agent.streams[0].dial = func(context.Context, string) (sender, error) { return r.svc, nil }
+	agent.streams[0].dial = r.dial
+	if r.dial == nil {
+		agent.streams[0].dial = func(context.Context, string) (sender, error) { return r.svc, nil }
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	go func() {
