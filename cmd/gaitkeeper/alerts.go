@@ -72,10 +72,21 @@ func shorten(s string, n int) string {
 
 type alertsShowCommand struct {
 	server
-	ID string `arg:"" name:"id" help:"Name of the alert: STREAM.NUMBER."`
+	ID      string `arg:"" name:"id" help:"Name of the alert: STREAM.NUMBER."`
+	Windows bool   `help:"Show what the stream did around it, second by second, and what detectors said of it then and would say now. With --json, every window of 250 ms."`
 }
 
 func (c *alertsShowCommand) Run(ctx context.Context, con console) error {
+	if c.Windows {
+		var e bus.Episode
+		if err := c.ask(ctx, "GET", "/v1/alerts/"+url.PathEscape(c.ID)+"/windows", nil, &e); err != nil {
+			return err
+		}
+		if c.JSON {
+			return printJSON(con.out, e)
+		}
+		return printEpisode(con.out, e)
+	}
 	var a bus.Alert
 	if err := c.ask(ctx, "GET", "/v1/alerts/"+url.PathEscape(c.ID), nil, &a); err != nil {
 		return err
@@ -108,6 +119,45 @@ func printAlert(w io.Writer, a bus.Alert) {
 	if a.Ask != "" {
 		fmt.Fprintf(w, "  ? %s\n", a.Ask)
 	}
+}
+
+// printEpisode tells of every second around an alert.
+func printEpisode(w io.Writer, e bus.Episode) error {
+	const second = 4 // windows
+	fmt.Fprintf(w, "%s  opened %s; %.0f s of %s in windows of 250 ms\n", e.Alert, stamp(e.Opened), float64(len(e.Windows))/second, e.Form)
+	if e.NotNow != "" {
+		fmt.Fprintf(w, "  what would be said now is not known: %s\n", e.NotNow)
+	} else {
+		what := "no alarm"
+		if e.Now >= e.Cutoff {
+			what = "an alarm"
+		}
+		fmt.Fprintf(w, "  to the present profile and detectors it is %s: %s, %.2f of the limit; %.2f is the cut-off\n", what, orDash(e.Kind), e.Now, e.Cutoff)
+	}
+	score := func(x float64, kind string) string {
+		if kind == "" {
+			return "-"
+		}
+		return fmt.Sprintf("%.2f %s", x, kind)
+	}
+	rows := [][]string{{"  SECONDS", "PACKETS", "KB", "PICTURES", "LOST", "GAP MS", "WORDS", "SCORE THEN", "SCORE NOW"}}
+	for i := 0; i < len(e.Windows); i += second {
+		var sum bus.EpisodeWindow
+		for _, o := range e.Windows[i:min(i+second, len(e.Windows))] {
+			sum.Packets, sum.Bytes, sum.Frames, sum.Lost = sum.Packets+o.Packets, sum.Bytes+o.Bytes, sum.Frames+o.Frames, sum.Lost+o.Lost
+			sum.MaxGap, sum.Words = max(sum.MaxGap, o.MaxGap), max(sum.Words, o.Words)
+			if o.Then >= sum.Then && o.Said != "" {
+				sum.Then, sum.Said = o.Then, o.Said
+			}
+			if o.Now >= sum.Now && o.Says != "" {
+				sum.Now, sum.Says = o.Now, o.Says
+			}
+		}
+		at := e.From.Add(time.Duration(i/second) * time.Second).Sub(e.Opened)
+		rows = append(rows, []string{fmt.Sprintf("  %+.0f", at.Seconds()), fmt.Sprint(sum.Packets), fmt.Sprintf("%.1f", float64(sum.Bytes)/1000), fmt.Sprint(sum.Frames), fmt.Sprint(sum.Lost),
+			fmt.Sprintf("%.0f", float64(sum.MaxGap)/1e6), fmt.Sprint(sum.Words), score(sum.Then, sum.Said), score(sum.Now, sum.Says)})
+	}
+	return table(w, rows)
 }
 
 func orDash(s string) string {

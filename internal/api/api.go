@@ -98,6 +98,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("POST /v1/streams/{id}/planned-change", s.operator(s.plannedChange))
 	mux.Handle("GET /v1/alerts", s.operator(s.alerts))
 	mux.Handle("GET /v1/alerts/{id}", s.operator(s.alert))
+	mux.Handle("GET /v1/alerts/{id}/windows", s.operator(s.alertWindows))
 	mux.Handle("POST /v1/alerts/{id}/feedback", s.operator(s.feedback))
 	mux.Handle("POST /v1/streams/{id}/missed", s.operator(s.missed))
 	mux.Handle("GET /v1/streams/{id}/tuning", s.operator(s.tuning))

@@ -48,6 +48,11 @@ func (s *Server) alert(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, rep.Alerts[0])
 }
 
+// alertWindows shows what the stream did around an alert.
+func (s *Server) alertWindows(w http.ResponseWriter, r *http.Request) {
+	answer(s, w, r, bus.ProcessingEpisode, bus.EpisodeRequest{Alert: r.PathValue("id")})
+}
+
 func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 	if id, ok := s.streamID(w, r); ok {
 		answer(s, w, r, bus.ProcessingExplain, bus.ExplainRequest{Stream: id})

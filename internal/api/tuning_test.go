@@ -28,6 +28,10 @@ func (s *system) tunes(t *testing.T) *[]string {
 		}
 		return bus.TuningInfo{Stream: r.Stream, Revision: 4}, nil
 	}))
+	keep(bus.ProcessingEpisode.Serve(conn, func(_ context.Context, r bus.EpisodeRequest) (bus.Episode, error) {
+		note(r)
+		return bus.Episode{Alert: r.Alert, Windows: []bus.EpisodeWindow{{Packets: 7}}}, nil
+	}))
 	keep(bus.ProcessingFleet.Serve(conn, func(_ context.Context, r bus.FleetRequest) (bus.FleetInfo, error) {
 		note(r)
 		return bus.FleetInfo{Streams: 3}, nil
@@ -44,6 +48,7 @@ func TestTuningRoutes(t *testing.T) {
 		status             int
 		asked, answer      string
 	}{
+		{"GET", "/v1/alerts/a.1/windows", "", 200, "{Alert:a.1}", `"packets":7`},
 		{"POST", "/v1/alerts/a.1/feedback", `{"real":false,"note":"lens","by":"eve"}`, 200, "{Alert:a.1 Real:false Note:lens By:eve Stream: From:" + none + " To:" + none + " Kind:}", `"sensitivity":0.5`},
 		{"POST", "/v1/alerts/a.3/feedback", `{"real":true}`, 200, "{Alert:a.3 Real:true Note: By: Stream: From:" + none + " To:" + none + " Kind:}", `"contested":true`},
 		{"POST", "/v1/alerts/a.2/feedback", `{"real":true}`, 404, "{Alert:a.2 Real:true Note: By: Stream: From:" + none + " To:" + none + " Kind:}", "no alert"},
@@ -90,6 +95,7 @@ func TestTuningIsTheOperators(t *testing.T) {
 	for _, row := range []struct{ method, path, body string }{
 		{"POST", "/v1/alerts/a.1/feedback", `{"real":false}`},
 		{"POST", "/v1/streams/a/missed", `{"from":"2026-01-02T14:02:00Z","to":"2026-01-02T14:05:00Z"}`},
+		{"GET", "/v1/alerts/a.1/windows", ""},
 		{"GET", "/v1/streams/a/tuning", ""},
 		{"POST", "/v1/streams/a/tuning", `{"do":"propose"}`},
 		{"POST", "/v1/tuning", `{"apply":true}`},

@@ -13,6 +13,7 @@ func (c Config) behaviour() processing.Behaviour {
 	b.Tuning = processing.Tuning{
 		FalseEvery: c.FalseRotationEvery, MissCost: c.MissCost, Auto: c.AutoTune, Every: c.TuneEvery,
 		Shadow: c.ShadowFor, Watch: c.WatchFor, History: c.ScoreHistory,
+		Around: c.EpisodeContext, Episodes: c.EpisodesKept, EpisodeBytes: int64(c.EpisodeStore),
 	}
 	b.PathAfter, b.AskAfter = c.PathAlertAfter, c.AskAfter
 	b.HoldUnresolved = c.HoldUnresolved

@@ -76,6 +76,10 @@ type Config struct {
 	WatchFor           time.Duration `group:"behaviour" default:"24h" placeholder:"TIME" help:"How long a new threshold is taken back by itself when it alarms more than was expected."`
 	ScoreHistory       time.Duration `group:"behaviour" default:"24h" placeholder:"TIME" help:"How much of what detectors said is kept of every stream, encrypted, at most 5.5 MB a day; 0: nothing, and then nothing is tuned by it."`
 
+	EpisodeContext time.Duration `group:"behaviour" default:"30s" placeholder:"TIME" help:"For how long before and after every alert about a source its windows are kept, encrypted: they are judged anew when its profile or the detectors change, from 20s on, and alerts show --windows prints them. 0: none are kept. It needs score-history."`
+	EpisodesKept   int           `group:"behaviour" default:"64" placeholder:"N" help:"Of so many alerts of a stream at most; the oldest go first, those that nobody spoke of before the others."`
+	EpisodeStore   Size          `group:"behaviour" default:"4MiB" placeholder:"SIZE" help:"And so much of a stream at most. An alert of 10 s takes about 40 kB."`
+
 	Latency     time.Duration `group:"media" default:"120ms" placeholder:"TIME" help:"Longest wait for a missing packet before the ones behind it are delivered."`
 	MediaBuffer Size          `group:"media" default:"8MiB" placeholder:"SIZE" help:"Receive buffer to ask the kernel for, on the media socket."`
 	OnHold      string        `group:"media" default:"pass" enum:"pass,freeze,slate,stop" placeholder:"DO" help:"What viewers and outputs get of a stream that is held: pass (the stream), freeze (nothing new; connections stay), slate (the clip named by slate), or stop (viewers are cut off). A stream is held while a second session of its device insists, and by hold-unresolved."`
@@ -147,10 +151,17 @@ func (c Config) Check() error {
 		{"shadow-for", c.ShadowFor, 0, 24 * time.Hour},
 		{"watch-for", c.WatchFor, 0, 30 * 24 * time.Hour},
 		{"score-history", c.ScoreHistory, 0, 14 * 24 * time.Hour},
+		{"episode-context", c.EpisodeContext, 0, 2 * time.Minute},
 	} {
 		if d.value < d.least || d.value > d.max {
 			return fmt.Errorf("%s: %v is out of range: choose %v to %v", d.name, d.value, d.least, d.max)
 		}
+	}
+	if c.EpisodesKept < 1 || c.EpisodesKept > 1000 {
+		return fmt.Errorf("episodes-kept: %d is out of range: choose 1 to 1000; with episode-context: 0 none are kept", c.EpisodesKept)
+	}
+	if c.EpisodeStore < 64<<10 || c.EpisodeStore > 1<<30 {
+		return fmt.Errorf("episode-store: %v is out of range: choose 64KiB to 1GiB", c.EpisodeStore)
 	}
 	if c.RotatePackets < 1 || c.RotatePackets > 1<<32 {
 		return fmt.Errorf("rotate-packets: %d is out of range: choose 1 to %d", c.RotatePackets, uint64(1)<<32)

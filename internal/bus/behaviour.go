@@ -43,7 +43,7 @@ func (w StreamWindow) From() gk.TransportID { return w.Transport }
 
 // The kinds of content that may be sealed. A profile and the settings of a stream that
 // are older than what was opened before are refused, as are alerts and the fleet's
-// settings; of scores, contexts and windows there are many, and their version is which.
+// settings; of scores, contexts, windows and episodes there are many, and their version is which.
 const (
 	SealedProfile = "profile"
 	SealedTuning  = "tuning"  // labels and settings
@@ -51,6 +51,7 @@ const (
 	SealedWindows = "windows" // a recording of windows
 	SealedAlerts  = "alerts"  // a stream's alerts
 	SealedContext = "context" // what detectors said around an alert, which the version numbers
+	SealedEpisode = "episode" // windows around an alert, a part
 	SealedFleet   = "fleet"   // what new streams start from, of the stream [FleetPlace]
 )
 

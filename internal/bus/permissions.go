@@ -58,7 +58,7 @@ func PermissionsOf(r Role, id gk.TransportID) Permissions {
 	case RoleAPI:
 		p.Subscribe = []string{string(Events), "gk.transport-news.>", string(ProcessingScores)}
 		p.Publish = []string{string(ProcessingRotate), string(ProcessingStreams), string(ProcessingStop), string(KMSInfo), string(KMSKeys), string(KMSEnroll), string(KMSJoin), string(KMSDevices), string(KMSRevoke), string(ProcessingDisarm), string(BrokerCut), string(Events),
-			string(ProcessingAlerts), string(ProcessingExplain), string(ProcessingProfile), string(ProcessingPlanned),
+			string(ProcessingAlerts), string(ProcessingEpisode), string(ProcessingExplain), string(ProcessingProfile), string(ProcessingPlanned),
 			string(ProcessingFeedback), string(ProcessingTuning), string(ProcessingFleet), certifies("server", id)}
 	case RoleAudit:
 		p.Subscribe = []string{string(Events)}

@@ -39,6 +39,7 @@ func TestWhoMayAskWhom(t *testing.T) {
 		"gk.processing.stop":              "api",
 		"gk.processing.disarm":            "api",
 		"gk.processing.alerts":            "api",
+		"gk.processing.episode":           "api",
 		"gk.processing.explain":           "api",
 		"gk.processing.profile":           "api",
 		"gk.processing.planned-change":    "api",

@@ -132,6 +132,10 @@ type TuningProposal struct {
 	HeldOut         float64 `cbor:"8,keyasint" json:"held_out_detected"`
 	Unseen          int     `cbor:"9,keyasint" json:"simulated_unseen"` // simulated episodes that no cut-off would show
 	HeldOutEpisodes int     `cbor:"10,keyasint" json:"held_out_episodes"`
+	// Anew is how many labels count by what is said of their windows now, Lost how many do
+	// not count because other detectors ran then.
+	Anew int `cbor:"11,keyasint,omitempty" json:"labels_judged_anew,omitempty"`
+	Lost int `cbor:"12,keyasint,omitempty" json:"labels_lost,omitempty"`
 }
 
 // FleetRequest asks for the settings of all streams together: with Apply, they are put

@@ -138,6 +138,14 @@ func TestAnswersTuneTheStream(t *testing.T) {
 	if again := history(); again.Revision != i.Revision || again.Live.Sensitivity != i.Live.Sensitivity || again.Labels != i.Labels {
 		t.Errorf("after a restart %+v, before %+v", again, i)
 	}
+	var around bus.Episode
+	if s.ask(&around, "alerts", "show", id, "--windows"); len(around.Windows) < 20 || !around.From.Before(around.Opened) || around.Windows[0].Packets == 0 {
+		t.Errorf("%d windows around the alert are shown, from %v on: %+v", len(around.Windows), around.From, around)
+	}
+	if text := string(s.run("alerts", "show", id, "--windows")); !strings.Contains(text, "SCORE NOW") {
+		t.Errorf("around the alert there was\n%s", text)
+	}
+	s.refused("there is no alert cam-1.999", "alerts", "show", "cam-1.999", "--windows")
 	s.ask(&i, "tune", "cam-1", "--revert", "1")
 	if i.Live.Sensitivity != 0.5 || i.Live.Revision != i.Revision {
 		t.Errorf("taken back: %+v", i)

@@ -65,7 +65,7 @@ func (s *Service) opened(ctx context.Context, p bus.SealPlace) (rec sealedRecord
 // many reports whether there are many of a kind, each of a version of its own: of those
 // no newest is remembered.
 func many(p bus.SealPlace) bool {
-	return p.Kind == bus.SealedScores || p.Kind == bus.SealedWindows || p.Kind == bus.SealedContext
+	return p.Kind == bus.SealedScores || p.Kind == bus.SealedWindows || p.Kind == bus.SealedContext || p.Kind == bus.SealedEpisode
 }
 
 // noteOpened refuses a version older than one that was opened, and remembers this one.
@@ -99,7 +99,7 @@ func (s *Service) noteOpened(ctx context.Context, p bus.SealPlace) error {
 
 func boundToPlace(p bus.SealPlace) ([]byte, error) {
 	switch p.Kind {
-	case bus.SealedProfile, bus.SealedTuning, bus.SealedScores, bus.SealedWindows, bus.SealedAlerts, bus.SealedContext, bus.SealedFleet:
+	case bus.SealedProfile, bus.SealedTuning, bus.SealedScores, bus.SealedWindows, bus.SealedAlerts, bus.SealedContext, bus.SealedEpisode, bus.SealedFleet:
 	default:
 		return nil, bus.Refuse(bus.CodeBadRequest, "%q is nothing that is sealed here", p.Kind)
 	}

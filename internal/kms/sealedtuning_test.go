@@ -13,7 +13,7 @@ import (
 func TestTuningOpensForItsPlaceAlone(t *testing.T) {
 	ctx := context.Background()
 	s := newSite(t, store.NewMemory())
-	kinds := []string{bus.SealedProfile, bus.SealedTuning, bus.SealedScores, bus.SealedWindows}
+	kinds := []string{bus.SealedProfile, bus.SealedTuning, bus.SealedScores, bus.SealedWindows, bus.SealedEpisode}
 	for _, kind := range kinds[1:] {
 		place := bus.SealPlace{Kind: kind, Stream: "cam-1", Version: 7}
 		rep, err := s.seal(ctx, bus.SealRequest{Place: place, Content: []byte("gait of " + kind)})
@@ -45,7 +45,7 @@ func TestTuningOpensForItsPlaceAlone(t *testing.T) {
 // order: each is a version of its own.
 func TestOlderSettingsDoNotComeBack(t *testing.T) {
 	ctx := context.Background()
-	for kind, refused := range map[string]bool{bus.SealedTuning: true, bus.SealedScores: false, bus.SealedWindows: false} {
+	for kind, refused := range map[string]bool{bus.SealedTuning: true, bus.SealedScores: false, bus.SealedWindows: false, bus.SealedEpisode: false} {
 		s := newSite(t, store.NewMemory())
 		var sealed [3]bus.UnsealRequest
 		for v := range sealed {

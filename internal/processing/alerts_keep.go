@@ -3,6 +3,7 @@ package processing
 import (
 	"context"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -19,6 +20,8 @@ type alertsRecord struct {
 	// Counted is [alertBook.counted].
 	Counted map[string]time.Time `cbor:"3,keyasint,omitempty"`
 	Pending pending              `cbor:"4,keyasint,omitzero"`
+	// Reels says of which alerts there are windows.
+	Reels []reelEntry `cbor:"5,keyasint,omitempty"`
 }
 
 func (st *stream) alertsPlace(version uint64) bus.SealPlace {
@@ -61,7 +64,7 @@ func (st *stream) keptAlerts() (a alertsRecord, refused string, err error) {
 func (st *stream) saveAlerts() {
 	r := alertsRecord{
 		Number: st.behaviour.alerts.number, Alerts: cloneAlerts(st.behaviour.alerts.all), Counted: maps.Clone(st.behaviour.alerts.counted),
-		Pending: st.behaviour.pending(st.svc.now()),
+		Pending: st.behaviour.pending(st.svc.now()), Reels: slices.Clone(st.behaviour.tuned.films.book.all),
 	}
 	st.alertsFile.write(func(ctx context.Context) (envelope, error) {
 		b, err := pack(r)

@@ -158,6 +158,7 @@ func newBehaviour(cfg *Behaviour, stream gk.StreamID) *behaviour {
 	b.announced.budget = cfg.Announced
 	b.tuned.params = tune.DefaultParams()
 	b.tuned.params.Sensitivity = cfg.Sensitivity
+	b.tuned.films.book = cfg.Tuning.reelBook()
 	return b
 }
 

@@ -18,6 +18,7 @@ func (b *behaviour) loaded(now time.Time, p profileRecord, refused string, alert
 	}
 	b.takeUp(now, alerts.Pending)
 	b.alerts.restore(now, alerts.Number, alerts.Alerts, now.Before(b.planned))
+	b.restoreReels(alerts.Reels)
 	b.rotationsLeft(now) // counts from now what the clock was set back behind
 	if a := b.alerts.get(bus.ClassSource); a != nil {
 		// The scores from its beginning are stored: those of now must not replace them.

@@ -90,6 +90,11 @@ func (st *stream) load() {
 			return err
 		})
 		if err == nil || errors.Is(err, errRefused) {
+			if why != "" {
+				if err := st.eraseReels(st.svc.ctx); err != nil {
+					st.svc.log.Warn("windows around alerts that are not known any more were not erased", "stream", st.id, "error", err)
+				}
+			}
 			st.post(func() {
 				refused := ""
 				if err != nil {

@@ -229,6 +229,7 @@ func (s *Service) Start(ctx context.Context) (subs []bus.Subscription, err error
 		hear(bus.ProcessingStop.Serve(s.conn, s.serveStop)),
 		hear(bus.ProcessingDisarm.Serve(s.conn, s.serveDisarm)),
 		hear(bus.ProcessingAlerts.Serve(s.conn, s.serveAlerts)),
+		hear(bus.ProcessingEpisode.Serve(s.conn, s.serveEpisode)),
 		hear(bus.ProcessingExplain.Serve(s.conn, s.serveExplain)),
 		hear(bus.ProcessingProfile.Serve(s.conn, s.serveProfile)),
 		hear(bus.ProcessingPlanned.Serve(s.conn, s.servePlanned)),

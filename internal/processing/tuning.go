@@ -25,6 +25,8 @@ import (
 //	tuning_label.go  what operators say
 //	tuning_data.go   labels and history → what there is to tune by
 //	tuning_context.go  the scores around every alert, kept from when it opens
+//	tuning_reels.go    its windows beside them
+//	tuning_rescore.go  the windows judged anew by what is known now
 //	tuning_run.go    the search when asked, and what follows from it
 //	tuning_night.go  the search by itself
 //	tuning_fleet.go  what new streams start from
@@ -42,6 +44,19 @@ type Tuning struct {
 	Shadow     time.Duration // how long it is counted what a setting would do before it does it
 	Watch      time.Duration // how long a new setting can be taken back by itself
 	History    time.Duration // how much of every stream's scores is kept; 0: nothing
+	// Around is for how long before and after every alert about the source its windows
+	// are kept, 0: not at all; of Episodes alerts of a stream at most, in EpisodeBytes.
+	Around       time.Duration
+	Episodes     int
+	EpisodeBytes int64
+}
+
+// reelBook is an empty one with these bounds.
+func (t *Tuning) reelBook() reelBook {
+	if t.Around <= 0 || t.History <= 0 {
+		return reelBook{}
+	}
+	return reelBook{most: t.Episodes, bytes: t.EpisodeBytes}
 }
 
 // DefaultTuning gives the values that a Config starts from.
@@ -49,6 +64,7 @@ func DefaultTuning() Tuning {
 	return Tuning{
 		FalseEvery: 24 * time.Hour, MissCost: 20, Auto: true, Every: 24 * time.Hour,
 		Shadow: 10 * time.Minute, Watch: 24 * time.Hour, History: 24 * time.Hour,
+		Around: 30 * time.Second, Episodes: maxAlerts, EpisodeBytes: 4 << 20,
 	}
 }
 
@@ -72,6 +88,10 @@ const (
 type label struct {
 	tune.Label
 	Context []byte `cbor:",omitempty"` // a tune.Trace
+	// Judged is what looked last whether the windows around the alert say something else
+	// now (see printOf), and Anew whether Context is what they say.
+	Judged uint64 `cbor:",omitempty"`
+	Anew   bool   `cbor:",omitempty"`
 }
 
 // tuningRecord is what is written down of a stream.
@@ -95,7 +115,8 @@ func (r *tuningRecord) clone() tuningRecord {
 func (r *tuningRecord) put(l label) {
 	i := slices.IndexFunc(r.Labels, func(have label) bool { return have.ID == l.ID })
 	if i >= 0 {
-		l.Context = r.Labels[i].Context
+		have := &r.Labels[i]
+		l.Context, l.Judged, l.Anew = have.Context, have.Judged, have.Anew
 		r.Labels[i] = l
 		return
 	}
@@ -302,7 +323,8 @@ func (t *tuner) put(ctx context.Context, r *tuningRecord) error {
 		if len(b) > bus.MaxSealed && len(r.Labels) > 0 {
 			// What was answered stays; the scores around it are in the history for a day.
 			if i := slices.IndexFunc(r.Labels, func(l label) bool { return l.Context != nil }); i >= 0 {
-				r.Labels[i].Context = nil
+				l := &r.Labels[i]
+				l.Context, l.Judged, l.Anew = nil, 0, false
 			} else {
 				r.Labels = r.Labels[1:]
 			}
@@ -400,6 +422,13 @@ func (st *stream) loadTuning() {
 func (st *stream) reactTuning() {
 	for _, c := range st.behaviour.takeContexts() {
 		st.svc.beside(func() { st.storeContext(c) })
+	}
+	parts, gone := st.behaviour.takeReels()
+	for _, p := range parts {
+		st.svc.beside(func() { st.storeReel(p) })
+	}
+	for _, number := range gone {
+		st.svc.beside(func() { st.eraseReel(number) })
 	}
 	chunks, windows, order := st.behaviour.takeTuning()
 	for _, t := range chunks {

@@ -33,6 +33,7 @@ type around struct {
 	number uint64
 	id     string
 	trace  *tune.Trace // nil when all is written
+	film   *filming    // the windows; nil when all are written, or none are kept
 	soon   int         // hops until it is written for the first time
 	tail   int         // hops that follow its end
 }
@@ -43,8 +44,8 @@ type kept struct {
 	trace  *tune.Trace
 }
 
-// keepAround keeps the scores of a hop for the alerts that they belong to.
-func (b *behaviour) keepAround(now time.Time, f tune.Flags) {
+// keepAround keeps a hop, its scores and its window, for the alerts that it belongs to.
+func (b *behaviour) keepAround(now time.Time, w *feature.Window, f tune.Flags) {
 	t := &b.tuned
 	if t.recent != nil && now.Sub(t.recent.At(t.recent.Len())).Abs() > mostLag {
 		b.endAround() // windows were lost
@@ -52,11 +53,22 @@ func (b *behaviour) keepAround(now time.Time, f tune.Flags) {
 	if t.recent == nil {
 		t.recent = &tune.Trace{Layout: t.layout, From: now.Add(-feature.Hop)}
 	}
+	lead := hops(before + b.cfg.Tuning.Around)
+	if b.cfg.Tuning.Around <= 0 {
+		lead = 0
+	}
 	for i := range t.around {
-		if a := &t.around[i]; a.trace != nil {
+		a := &t.around[i]
+		if a.trace != nil {
 			a.trace.Add(t.levels, f)
 			b.lead(a)
 		}
+		if a.film != nil {
+			b.goOn(a, hopKept{b.encoded(w), f})
+		}
+	}
+	if lead > 0 {
+		t.films.recent.add(hopKept{b.encoded(w), f}, lead)
 	}
 	t.recent.Add(t.levels, f)
 	if n := t.recent.Len(); n >= 2*hops(contextLead) {
@@ -70,11 +82,11 @@ func (b *behaviour) keepAround(now time.Time, f tune.Flags) {
 		n := t.recent.Len()
 		t.around = append(t.around, around{
 			number: numberOf(a.ID), id: a.ID, soon: hops(contextSoon), tail: hops(contextTail),
-			trace: t.recent.Cut(max(0, n-hops(contextLead)), n),
+			trace: t.recent.Cut(max(0, n-hops(contextLead)), n), film: b.film(now, numberOf(a.ID)),
 		})
 	}
 	// An alert that is open stays in the list, so that it is not begun again.
-	t.around = slices.DeleteFunc(t.around, func(a around) bool { return a.trace == nil && !b.alertOpen(a.id) })
+	t.around = slices.DeleteFunc(t.around, func(a around) bool { return a.trace == nil && a.film == nil && !b.alertOpen(a.id) })
 }
 
 func (b *behaviour) alertOpen(id string) bool {
@@ -101,12 +113,14 @@ func (b *behaviour) lead(a *around) {
 func (b *behaviour) endAround() {
 	t := &b.tuned
 	for i := range t.around {
-		if a := &t.around[i]; a.trace != nil {
+		a := &t.around[i]
+		if a.trace != nil {
 			t.contexts = append(t.contexts, kept{a.number, a.trace})
 			a.trace = nil
 		}
+		b.cut(a)
 	}
-	t.recent = nil
+	t.recent, t.films.recent = nil, hopRing{}
 }
 
 // takeContexts gives what is to be stored, once.

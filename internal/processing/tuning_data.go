@@ -172,6 +172,10 @@ type material struct {
 	basis   tune.Basis
 	unseen  int // simulated episodes that no cut-off would show
 	context map[string][]byte
+	anew    map[string]label // labels whose windows were looked at again
+	again   int              // of the labels, those that count by that
+	lost    int              // labels whose scores are of other detectors
+	quiet   int              // recordings that stand for a history of other detectors
 	// outcomes are what is proven of a stream's own alerts, answered or not.
 	outcomes []label
 }
@@ -193,7 +197,7 @@ func (st *stream) gather(ctx context.Context, rec *tuningRecord) (*material, err
 	if layout == nil {
 		return nil, bus.Refuse(bus.CodeConflict, "stream %s: nothing was judged yet: tune it when its profile is there", st.id)
 	}
-	m := &material{context: map[string][]byte{}}
+	m := &material{context: map[string][]byte{}, anew: map[string]label{}}
 	replayer := tune.NewReplayer(layout, live.weights)
 	m.data.Replayer = replayer
 	m.heldOut.Replayer = tune.NewReplayer(layout, live.weights)
@@ -212,15 +216,21 @@ func (st *stream) gather(ctx context.Context, rec *tuningRecord) (*material, err
 			m.context[l.ID] = l.Context
 		}
 	}
+	if err := st.rejudge(ctx, live, rec, m); err != nil {
+		return nil, err
+	}
 	placed := place(replayer, layout, traces, rec.Labels, m)
 	m.data.Cases = append(m.data.Cases, placed...)
 	m.outcomes = live.outcomes
 	counts := rec.counts()
 	m.basis.False, m.basis.Real, m.basis.Contested = counts.False, counts.Real+counts.Missed, counts.Contested
 	m.basis.Proven = counts.Proven
-	if err := st.simulate(ctx, live, m); err != nil {
+	mine, err := st.recordings(ctx)
+	if err != nil {
 		return nil, err
 	}
+	st.simulate(ctx, live, mine, m)
+	standIn(live, mine, traces, m)
 	m.basis.Hours = m.data.Judge(tune.DefaultParams()).Hours
 	return m, nil
 }
@@ -229,16 +239,22 @@ func (st *stream) gather(ctx context.Context, rec *tuningRecord) (*material, err
 type liveView struct {
 	layout   *tune.Layout
 	weights  tune.Weights
-	form     feature.Form
 	modes    []detect.Mode
 	outcomes []label
+	reels    []uint64 // alerts that there are windows of
+	cutoff   float64  // that decides
 }
 
 func (b *behaviour) liveView() liveView {
-	v := liveView{layout: b.tuned.layout, weights: b.weight, form: b.form}
+	v := liveView{layout: b.tuned.layout, weights: b.weight, cutoff: tune.CutoffOf(b.tuned.params.Sensitivity)}
 	for _, m := range b.profile.Modes {
 		m.Moved = slices.Clone(m.Moved)
 		v.modes = append(v.modes, m)
+	}
+	for _, e := range b.tuned.films.book.all {
+		if !e.Gone {
+			v.reels = append(v.reels, e.Number)
+		}
 	}
 	for i := range b.alerts.all {
 		a := &b.alerts.all[i]
@@ -270,7 +286,7 @@ func place(r *tune.Replayer, layout *tune.Layout, traces []*tune.Trace, labels [
 		known[i] = l.Label
 		at := slices.IndexFunc(traces, func(t *tune.Trace) bool { return t.From.Before(l.To) && l.From.Before(t.At(t.Len())) })
 		switch {
-		case at >= 0:
+		case at >= 0 && !l.judgedAs(layout):
 			t := traces[at]
 			spots[i] = spot{&cases[at], t.Index(l.From), t.Index(l.To)}
 			if l.Context == nil {
@@ -279,7 +295,15 @@ func place(r *tune.Replayer, layout *tune.Layout, traces []*tune.Trace, labels [
 		case l.Context != nil:
 			t, err := tune.ReadTrace(l.Context)
 			if err != nil || !t.Layout.Equal(layout) || t.Len() == 0 {
+				m.lost++
 				continue
+			}
+			if l.Anew {
+				m.again++
+			}
+			if at >= 0 { // what was said of it there was said by another profile
+				o := traces[at]
+				cases[at].Spans = append(cases[at].Spans, tune.Span{From: o.Index(l.From), To: o.Index(l.To.Add(tune.Aftermath * time.Second / episode.HopsPerSecond)), Name: l.ID})
 			}
 			c := &tune.Case{Trace: t, Made: true}
 			own = append(own, c)
@@ -317,24 +341,21 @@ func place(r *tune.Replayer, layout *tune.Layout, traces []*tune.Trace, labels [
 }
 
 // simulate makes anomalies in recorded windows and has the engine look at them.
-func (st *stream) simulate(ctx context.Context, live liveView, m *material) error {
-	if len(live.modes) == 0 {
-		return nil
-	}
-	mine, err := st.recordings(ctx)
-	if err != nil || len(mine) == 0 {
-		return err
+func (st *stream) simulate(ctx context.Context, live liveView, mine []recording, m *material) {
+	if len(live.modes) == 0 || len(mine) == 0 {
+		return
 	}
 	var other []feature.Window
 	st.svc.eachStream(func(o *stream) {
 		if other == nil && o != st {
 			if all, err := o.recordings(ctx); err == nil && len(all) > 0 {
-				other = all[0]
+				other = all[0].windows
 			}
 		}
 	})
 	var seen []tune.Case
-	for n, own := range mine {
+	for n := range mine {
+		own := mine[n].windows
 		for k := range tune.Anomalies {
 			a := &tune.Anomalies[k]
 			for _, strength := range a.Strengths {
@@ -342,7 +363,7 @@ func (st *stream) simulate(ctx context.Context, live liveView, m *material) erro
 				if windows == nil {
 					continue
 				}
-				t := replayed(live, windows)
+				t := replayed(live, windows, nil)
 				if !t.Layout.Equal(m.data.Replayer.Layout()) {
 					continue // the scores that were kept are of other detectors
 				}
@@ -364,11 +385,11 @@ func (st *stream) simulate(ctx context.Context, live liveView, m *material) erro
 		seen[i].Spans[0].Weight = tune.SimulatedWeight / float64(len(seen))
 	}
 	m.data.Cases = append(m.data.Cases, seen...)
-	return nil
 }
 
-// replayed has an engine with the stream's profile look at windows.
-func replayed(live liveView, windows []feature.Window) *tune.Trace {
+// replayed has an engine with the stream's profile look at windows, in the circumstances
+// of then; nil stands for none.
+func replayed(live liveView, windows []feature.Window, flags []tune.Flags) *tune.Trace {
 	e := detect.ResumeModes(live.modes, 0, detect.Settings{})
 	t := &tune.Trace{Layout: &tune.Layout{}, From: time.Unix(0, windows[0].Start)}
 	var levels []episode.Level
@@ -378,16 +399,26 @@ func replayed(live liveView, windows []feature.Window) *tune.Trace {
 			t.Layout.Kinds, t.Layout.Path = detect.Accusing(e.Evidence())
 		}
 		levels = detect.Levels(levels[:0], e.Evidence())
-		t.Add(levels, 0)
+		f := tune.Flags(0)
+		if flags != nil {
+			f = flags[i]
+		}
+		t.Add(levels, f)
 	}
 	return t
 }
 
-func (st *stream) recordings(ctx context.Context) (all [][]feature.Window, err error) {
-	err = st.eachSealed(ctx, bus.SealedWindows, windowsToken, func(_ uint64, b []byte) error {
-		w, err := readWindows(b)
+// recording is quiet windows that were sampled in one hour.
+type recording struct {
+	hour    time.Time
+	windows []feature.Window
+}
+
+func (st *stream) recordings(ctx context.Context) (all []recording, err error) {
+	err = st.eachSealed(ctx, bus.SealedWindows, windowsToken, func(hour uint64, b []byte) error {
+		w, err := readWindows(b, tune.StretchHops)
 		if err == nil && len(w) == tune.StretchHops {
-			all = append(all, w)
+			all = append(all, recording{time.Unix(0, 0).Add(time.Duration(hour) * recordEvery), w})
 		}
 		return err
 	})
@@ -396,7 +427,7 @@ func (st *stream) recordings(ctx context.Context) (all [][]feature.Window, err e
 
 // keepContext writes down the scores around labels that have none yet.
 func (st *stream) keepContext(ctx context.Context, m *material) error {
-	if len(m.context) == 0 && len(m.outcomes) == 0 {
+	if len(m.context) == 0 && len(m.outcomes) == 0 && len(m.anew) == 0 {
 		return nil
 	}
 	_, err := st.tuner.change(ctx, func(r *tuningRecord) ([]gk.Event, error) {
@@ -407,6 +438,10 @@ func (st *stream) keepContext(ctx context.Context, m *material) error {
 		for i := range r.Labels {
 			if b := m.context[r.Labels[i].ID]; b != nil && r.Labels[i].Context == nil {
 				r.Labels[i].Context, changed = b, true
+			}
+			if l, ok := m.anew[r.Labels[i].ID]; ok {
+				have := &r.Labels[i]
+				have.Context, have.Judged, have.Anew, changed = l.Context, l.Judged, l.Anew, true
 			}
 		}
 		if !changed {

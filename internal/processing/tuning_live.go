@@ -1,10 +1,6 @@
 package processing
 
 import (
-	"bytes"
-	"compress/flate"
-	"encoding/binary"
-	"io"
 	"slices"
 	"time"
 
@@ -28,8 +24,10 @@ type tuned struct {
 	trace  *tune.Trace
 	goal   int // hops of trace when it is stored
 
-	recording  []byte // windows so far, compressed when full
-	recorded   int
+	scratch []byte
+	hop     []byte // the window of this hop as it encodes itself, once somebody wants it
+
+	recording  [][]byte  // windows so far
 	recordedAt time.Time // when the last recording was full
 
 	shadow shadow
@@ -38,6 +36,7 @@ type tuned struct {
 	recent   *tune.Trace // the newest scores, for alerts that open
 	around   []around    // alerts whose scores are being kept
 	contexts []kept      // to be stored
+	films    films
 
 	chunks  []*tune.Trace // full, to be stored
 	windows []byte        // a full recording, to be stored
@@ -124,6 +123,7 @@ func (b *behaviour) adopt(now time.Time, r *tuningRecord) {
 	for i := range r.Labels { // no alert is named as one that was answered
 		b.alerts.number = max(b.alerts.number, numberOf(r.Labels[i].ID))
 	}
+	b.saidOf(r.Labels)
 	live := r.Guard.Live()
 	p := live.Params
 	t.next = &p
@@ -170,6 +170,7 @@ func (b *behaviour) retune() {
 func (b *behaviour) keepScores(now time.Time, w *feature.Window, planned bool) {
 	t := &b.tuned
 	b.retune()
+	t.hop = nil
 	t.levels = detect.Levels(t.levels[:0], b.judge.Evidence())
 	if t.layout == nil {
 		kinds, path := detect.Accusing(b.judge.Evidence())
@@ -202,7 +203,7 @@ func (b *behaviour) keepScores(now time.Time, w *feature.Window, planned bool) {
 			t.trace, t.goal = &tune.Trace{Layout: t.layout, From: from}, b.toBoundary(from)
 		}
 		b.record(now, w, open || planned)
-		b.keepAround(now, f)
+		b.keepAround(now, w, f)
 	}
 	news := b.verdict.Alarm && b.verdict.Class == detect.Source && !planned && !proof
 	b.shadowed(open, planned, f)
@@ -228,7 +229,7 @@ func (b *behaviour) breakScores() {
 	}
 	b.endAround()
 	t.trace, t.layout = nil, nil
-	t.recording, t.recorded = nil, 0
+	t.recording = nil
 	t.shadow.follow = nil
 }
 
@@ -236,47 +237,19 @@ func (b *behaviour) breakScores() {
 func (b *behaviour) record(now time.Time, w *feature.Window, disturbed bool) {
 	t := &b.tuned
 	if disturbed || b.stage != bus.StageMature || b.probation > 0 || b.excused > 0 || !steady(w) || !b.judge.Normal() {
-		t.recording, t.recorded = t.recording[:0], 0
+		t.recording = t.recording[:0]
 		return
 	}
 	if !t.recordedAt.IsZero() && now.Sub(t.recordedAt) < recordEvery {
 		return
 	}
-	one := w.AppendTo(nil)
-	t.recording = append(binary.AppendUvarint(t.recording, uint64(len(one))), one...)
-	if t.recorded++; t.recorded < tune.StretchHops {
+	if t.recording = append(t.recording, b.encoded(w)); len(t.recording) < tune.StretchHops {
 		return
 	}
-	var out bytes.Buffer
-	z, err := flate.NewWriter(&out, flate.DefaultCompression)
-	if err == nil {
-		if _, err = z.Write(t.recording); err == nil && z.Close() == nil {
-			t.windows = out.Bytes()
-		}
+	if all, err := packWindows(t.recording); err == nil {
+		t.windows = all
 	}
-	t.recording, t.recorded, t.recordedAt = nil, 0, now
-}
-
-// readWindows reads a recording.
-func readWindows(b []byte) ([]feature.Window, error) {
-	const most = tune.StretchHops * 4096
-	plain := new(bytes.Buffer)
-	if _, err := plain.ReadFrom(io.LimitReader(flate.NewReader(bytes.NewReader(b)), most)); err != nil {
-		return nil, err
-	}
-	var out []feature.Window
-	for rest := plain.Bytes(); len(rest) > 0 && len(out) < tune.StretchHops; {
-		n, k := binary.Uvarint(rest)
-		if k <= 0 || n > uint64(len(rest)-k) {
-			return nil, feature.ErrBadWindow
-		}
-		var w feature.Window
-		if err := w.Decode(rest[k : k+int(n)]); err != nil {
-			return nil, err
-		}
-		out, rest = append(out, w), rest[k+int(n):]
-	}
-	return out, nil
+	t.recording, t.recordedAt = nil, now
 }
 
 // shadowed counts what the setting in the shadow would have done in this hop.

@@ -151,8 +151,8 @@ func TestProofStopsLearning(t *testing.T) {
 	s.b.tuned.recordedAt = time.Time{}
 	s.b.takeTuning()
 	proven(50 * time.Second)
-	if m := s.b.judge.Modes()[0]; m.Distance != before.Distance || s.b.tuned.recorded != 0 {
-		t.Errorf("%s moved from %.5f to %.5f, %d windows are recorded while proof is open", m.Moved, before.Distance, m.Distance, s.b.tuned.recorded)
+	if m := s.b.judge.Modes()[0]; m.Distance != before.Distance || len(s.b.tuned.recording) != 0 {
+		t.Errorf("%s moved from %.5f to %.5f, %d windows are recorded while proof is open", m.Moved, before.Distance, m.Distance, len(s.b.tuned.recording))
 	}
 	for range 3 {
 		s.e.style = foreign

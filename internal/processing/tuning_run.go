@@ -112,9 +112,19 @@ func (f *found) describe() *bus.TuningProposal {
 		Now: describeSetting(now), Then: describeSetting(then), Method: f.Method, Why: f.Why, Tried: f.Tried, Took: f.took,
 		Unseen: f.material.unseen, HeldOutEpisodes: len(f.material.heldOut.Cases),
 	}
-	b := f.material.basis
+	m, b := f.material, f.material.basis
+	p.Anew, p.Lost = m.again, m.lost
 	p.Data = fmt.Sprintf("%.2f h of quiet traffic, %d false and %d real answers, %d proven, %d simulated episodes", b.Hours, b.False, b.Real, b.Proven, b.Simulated)
-	held := f.material.heldOut.Judge(f.Params)
+	if m.again > 0 {
+		p.Data += fmt.Sprintf("; %d of the labels are judged anew, by the windows around them", m.again)
+	}
+	if m.lost > 0 {
+		p.Data += fmt.Sprintf("; %d labels do not count: other detectors ran then, and their windows do not say what those of now would", m.lost)
+	}
+	if m.quiet > 0 {
+		p.Data += fmt.Sprintf("; %d quiet recordings, judged anew, are among it", m.quiet)
+	}
+	held := m.heldOut.Judge(f.Params)
 	p.HeldOut = held.Detected()
 	return p
 }

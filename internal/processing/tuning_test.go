@@ -187,7 +187,7 @@ func TestRecordingReadsBack(t *testing.T) {
 	s := learned(t)
 	s.play(3 * time.Minute)
 	_, windows, _ := s.b.takeTuning()
-	if got, err := readWindows(windows); err != nil || len(got) != tune.StretchHops {
+	if got, err := readWindows(windows, tune.StretchHops); err != nil || len(got) != tune.StretchHops {
 		t.Fatalf("%d windows, %v", len(got), err)
 	}
 	if len(windows) > bus.MaxSealed {
@@ -203,7 +203,7 @@ func FuzzReadWindows(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{1, 2, 3})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if w, err := readWindows(b); err == nil && len(w) > tune.StretchHops {
+		if w, err := readWindows(b, tune.StretchHops); err == nil && len(w) > tune.StretchHops {
 			t.Errorf("%d windows", len(w))
 		}
 	})
