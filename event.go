@@ -37,6 +37,8 @@ const (
 
 	EventAnnouncementRefused EventKind = "announcement-refused" // a device's announcement came late, or too often: it changes nothing; told once a minute
 
+	EventRenewalRefused EventKind = "renewal-refused" // a source breaks off too often: its key is changed, but breaks excuse nothing; told once a minute
+
 	EventStreamDisarmed EventKind = "stream-disarmed" // a transport wiped a stream's keys by order
 	EventStreamHeld     EventKind = "stream-held"     // viewers get what was chosen for held streams; Detail has what and why
 	EventStreamFreed    EventKind = "stream-freed"    // they get the stream again

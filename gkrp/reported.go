@@ -6,8 +6,11 @@ import (
 	gk "github.com/gaitkeeper/gaitkeeper"
 )
 
-// renewPause is the shortest time between two epochs that a restless source gets.
+// renewPause is the shortest time between two epochs that a restless source gets, and
+// renewBudget how many: at first some, then one a minute. It goes on asking meanwhile.
 const renewPause = 5 * time.Second
+
+var renewBudget = Budget{Burst: 6, Every: time.Minute}
 
 func (s *Session) reported(now time.Time, m *Report) []Effect {
 	if m.Number <= s.reports || s.Candidate() {
@@ -29,7 +32,7 @@ func (s *Session) reported(now time.Time, m *Report) []Effect {
 		s.Pending = gk.ReasonRecovery
 		s.rot = &rotation{epoch: m.Epoch, reason: gk.ReasonRecovery, stage: StageReleasing, decided: now, recorded: true, adopted: true}
 		return append(fx, s.push(now)...)
-	case m.Renew && !now.Before(s.renewAt):
+	case m.Renew && s.rot == nil && !now.Before(s.renewAt) && s.renewals.Take(now):
 		s.renewAt = now.Add(renewPause)
 		return append(fx, s.rotate(now, gk.ReasonDiscontinuity, 0)...)
 	case s.timing.Packets > 0 && s.packets-s.base >= s.timing.Packets:

@@ -36,6 +36,7 @@ type Session struct {
 	rot       *rotation                     // the rotation in flight
 	rejoin    map[gk.TransportID]*rejoining // transports that lost their keys
 	refilling backoff                       // asking for prekeys; its time is zero when nothing is asked
+	renewals  Budget                        // of epochs for a source that breaks off
 	renewAt   time.Time                     // before it, a source that breaks off again gets no new epoch
 	rotateAt  time.Time                     // scheduled rotation
 	base      uint64                        // device's packet count when the epoch began
@@ -86,7 +87,7 @@ func Begin(now time.Time, r Record, in Heard, t Timing) (*Session, []Effect) {
 	r.Prekeys, r.Near = slices.Clone(hello.Prekeys), hello.Next
 	r.Started = now
 	r.ByReason = map[gk.Reason]uint64{}
-	s := &Session{Record: r, timing: t, offer: hello, offered: Hash(in.Payload)}
+	s := &Session{Record: r, timing: t, offer: hello, offered: Hash(in.Payload), renewals: renewBudget}
 	s.rot = &rotation{reason: gk.ReasonStart, stage: StageOpening, decided: now, recorded: true}
 	s.endAt = now.Add(t.CloseAfter)
 	return s, s.push(now)
@@ -95,7 +96,7 @@ func Begin(now time.Time, r Record, in Heard, t Timing) (*Session, []Effect) {
 // Resume takes a recorded session up again. Its transports are given the epochs
 // in use, and a rotation that was under way is repeated.
 func Resume(now time.Time, r Record, t Timing) (*Session, []Effect) {
-	s := &Session{Record: r, timing: t}
+	s := &Session{Record: r, timing: t, renewals: renewBudget}
 	if s.ByReason == nil {
 		s.ByReason = map[gk.Reason]uint64{}
 	}

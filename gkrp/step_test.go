@@ -304,6 +304,17 @@ func TestRestlessSourceIsRenewedNowAndThen(t *testing.T) {
 	s.rot = nil
 	want(t, "soon again", renew(2, 4*time.Second), "switch(5,0)")
 	want(t, "later", renew(3, 5*time.Second), "switch(5,0) write(5,discontinuity) release(>5)")
+	given := 2
+	keys := s.Prekeys
+	for n := range uint64(3600) { // all the time for an hour
+		s.rot, s.Prekeys = nil, append(keys, make([][]byte, MaxPrekeys)...)
+		if renew(4+n, time.Duration(10+n)*time.Second); s.rot != nil {
+			given++
+		}
+	}
+	if given < 60 || given > 66 {
+		t.Errorf("%d epochs in an hour of breaks", given)
+	}
 }
 
 func TestKeyThatTheStoreForgot(t *testing.T) {

@@ -39,7 +39,7 @@ var knownKinds = map[gk.EventKind]bool{
 	gk.EventDeviceRevoked: true, gk.EventTokenIssued: true, gk.EventProof: true, gk.EventOutsider: true,
 	gk.EventServiceStarted: true, gk.EventServiceStopped: true, gk.EventKEKRotated: true,
 	gk.EventAlertOpened: true, gk.EventAlertChanged: true, gk.EventAlertClosed: true, gk.EventProfileStage: true,
-	gk.EventProfileRefused: true, gk.EventTuningRefused: true, gk.EventAlertsRefused: true, gk.EventPlannedChange: true, gk.EventAnnouncementRefused: true,
+	gk.EventProfileRefused: true, gk.EventTuningRefused: true, gk.EventAlertsRefused: true, gk.EventPlannedChange: true, gk.EventAnnouncementRefused: true, gk.EventRenewalRefused: true,
 	gk.EventStreamDisarmed: true, gk.EventStreamHeld: true, gk.EventStreamFreed: true, gk.EventLeaseLapsed: true, gk.EventLeaseRenewed: true, gk.EventAuditBroken: true,
 	gk.EventLabel: true, gk.EventLabelContested: true, gk.EventSettingProposed: true, gk.EventSettingLive: true,
 	gk.EventSettingRejected: true, gk.EventSettingReverted: true, gk.EventTuningAuto: true,

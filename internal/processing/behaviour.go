@@ -124,6 +124,7 @@ type behaviour struct {
 	margin    margin
 	planned   time.Time // by an operator; zero: nothing is
 	announced announced // by the device
+	renewals  renewals
 	// pendingKept is when what is left of these was last stored.
 	pendingKept time.Time
 	verdict     detect.Verdict
@@ -155,7 +156,7 @@ type reactions struct {
 
 func newBehaviour(cfg *Behaviour, stream gk.StreamID) *behaviour {
 	b := &behaviour{cfg: cfg, alerts: newAlertBook(stream), stage: bus.StageLoading, calm: map[bus.Class]int{}, high: map[bus.Class]float64{}}
-	b.announced.budget = cfg.Announced
+	b.announced.budget, b.renewals = cfg.Announced, newRenewals()
 	b.tuned.params = tune.DefaultParams()
 	b.tuned.params.Sensitivity = cfg.Sensitivity
 	b.tuned.films.book = cfg.Tuning.reelBook()

@@ -268,8 +268,7 @@ func (b *behaviour) event(now time.Time, e gk.Event) {
 	case gk.EventRotationDecided, gk.EventRotationDone, gk.EventBudgetSpent:
 		b.alerts.rotation(now, e)
 		if e.Kind == gk.EventRotationDecided && e.Reason == gk.ReasonDiscontinuity {
-			b.excused = excusedHops
-			b.margins()
+			b.broke(now)
 		}
 	case gk.EventIdentity:
 		b.raise(now, bus.Alert{Class: bus.ClassIdentity, Kind: "second-session", Score: 1, Evidence: []string{

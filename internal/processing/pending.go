@@ -12,6 +12,7 @@ type pending struct {
 	Announced    time.Duration `cbor:"3,keyasint,omitempty"` // of the one that the device did
 	Until        time.Time     `cbor:"4,keyasint,omitzero"`
 	Spent        int           `cbor:"5,keyasint,omitempty"` // of what the device may announce
+	Broke        int           `cbor:"6,keyasint,omitempty"` // of the breaks that excuse
 }
 
 // pendingEvery is how often what is left is written down while it runs.
@@ -20,6 +21,7 @@ const pendingEvery = 30 * time.Second
 // pending gives what is left now.
 func (b *behaviour) pending(now time.Time) pending {
 	p := pending{Spent: b.cfg.Announced.Burst - b.announced.budget.Left(now)}
+	p.Broke = renewalBurst - b.renewals.budget.Left(now)
 	p.Planned, p.PlannedUntil = left(now, b.planned)
 	p.Announced, p.Until = left(now, b.announced.until)
 	return p
@@ -42,6 +44,9 @@ func (b *behaviour) takeUp(now time.Time, p pending) {
 	}
 	for range min(p.Spent, b.cfg.Announced.Burst) {
 		b.announced.budget.Take(now)
+	}
+	for range min(p.Broke, renewalBurst) {
+		b.renewals.budget.Take(now)
 	}
 	b.pendingKept = now
 }
