@@ -214,14 +214,15 @@ func onQuantum(step, q int) bool {
 	return max(r, -r) <= max(2, min(2+times/2, q/32))
 }
 
-// novelty counts occasions of unknown words in w, by family.
+// novelty counts occasions of unknown words in w, by family. Families that do not accuse
+// are not looked through: they have thousands of words.
 func (y *Vocabulary) novelty(w *feature.Window) (n [feature.Families]float64) {
 	begun := y.Partial && y.Form == feature.TS && slices.ContainsFunc(w.Tokens.All(), func(c feature.TokenCount) bool {
 		return c.Token.Family() == feature.FamilyParameter && y.said(c.Token)
 	})
 	chosen := y.choicesOf(w)
 	for _, c := range w.Tokens.All() {
-		if f := c.Token.Family(); !y.knows(c.Token, chosen) {
+		if f := c.Token.Family(); y.Families[f].Limit > 0 && !y.knows(c.Token, chosen) {
 			// Behind a parameter set of its own, a source has others, of which a cut packet
 			// shows as many as its headers leave room for.
 			if f == feature.FamilyParameter && begun {

@@ -46,3 +46,19 @@ func TestHeadersThatCutPacketsDidNotShow(t *testing.T) {
 		}
 	}
 }
+
+// A TS whose packets have all kinds of times has thousands of steps, between which every
+// unknown one would have to be looked for.
+func TestFamilyOfTooManyWordsIsNotLookedThrough(t *testing.T) {
+	l := newVocabularyLearner(feature.TS)
+	for i := range 40 {
+		l.add(hopOfWords(aCode|0x41, stepWord(301+7*i)), i)
+	}
+	y := l.finish()
+	if y.Families[feature.FamilyStep].Limit != 0 || y.Families[feature.FamilySlice].Limit == 0 {
+		t.Fatalf("limits %v", y.Families)
+	}
+	if n := y.novelty(hopOfWords(stepWord(299), aCode|0x02)); n[feature.FamilyStep] != 0 || n[feature.FamilySlice] == 0 {
+		t.Errorf("news %v", n)
+	}
+}
