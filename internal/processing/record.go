@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/gaitkeeper/gaitkeeper/gkrp"
+	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 	"github.com/gaitkeeper/gaitkeeper/internal/store"
 
 	"github.com/fxamacker/cbor/v2"
@@ -149,4 +150,5 @@ func (st *stream) fenced() {
 	st.machine = gkrp.NewStream(st.id, st.device, &st.svc.protocol)
 	clear(st.known)
 	st.lost = true
+	st.disappoint(bus.Refuse(bus.CodeUnavailable, "stream %q: another instance of processing serves it now: ask again", st.id))
 }

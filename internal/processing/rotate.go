@@ -262,10 +262,7 @@ func (st *stream) over(x *gkrp.Session) {
 		return
 	}
 	st.behaviour.ended(st.svc.now())
-	for _, w := range st.waiting {
-		w.answer <- rotated{err: bus.Refuse(bus.CodeConflict, "stream %q: the session ended", st.id)}
-	}
-	st.waiting = nil
+	st.disappoint(bus.Refuse(bus.CodeConflict, "stream %q: the session ended", st.id))
 }
 
 // call runs f beside the stream's goroutine, with a deadline.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	mrand "math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -300,6 +301,30 @@ func TestAnotherInstanceFencesThisOne(t *testing.T) {
 		if d.unopened != 0 {
 			t.Errorf("%d packets could not be opened", d.unopened)
 		}
+	})
+}
+
+// TestFencedStreamAnswersWhoWaits: who waits for a rotation of a stream that another
+// instance took over is told so at once.
+func TestFencedStreamAnswersWhoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, d := newCamera(t, testConfig())
+		time.Sleep(2 * time.Second)
+		d.kill()
+		ended := make(chan error, 1)
+		began := time.Now()
+		go func() {
+			_, err := bus.ProcessingRotate.Do(context.Background(), w.memory.Conn(), bus.RotateRequest{Stream: "cam-1", Wait: true})
+			ended <- err
+		}()
+		time.Sleep(time.Second)
+		st := w.svc.find("cam-1")
+		st.post(st.fenced)
+		err := <-ended
+		if took := time.Since(began); bus.CodeOf(err) != bus.CodeUnavailable || !strings.Contains(err.Error(), "another instance") || took > 2*time.Second {
+			t.Errorf("after %v: %v", took, err)
+		}
+		w.close()
 	})
 }
 

@@ -207,6 +207,14 @@ func (st *stream) done(e gk.Epoch, took time.Duration) {
 	})
 }
 
+// disappoint answers those who wait for an epoch that will not come.
+func (st *stream) disappoint(why error) {
+	for _, w := range st.waiting {
+		w.answer <- rotated{err: why}
+	}
+	st.waiting = nil
+}
+
 // serves tells, to other goroutines, which sessions transports carry.
 func (st *stream) serves() []*serving {
 	if p := st.nowServing.Load(); p != nil {
