@@ -27,6 +27,8 @@ type stillHop struct {
 
 const (
 	stillHops = 10 // 2.5 s
+	// stillDeepHops are enough for a picture whose volume fell the deeper ([volumeDeep]).
+	stillDeepHops = 8
 	// Of at least stillSeen hops with pictures, stillShare must be alike: key pictures
 	// stand between them.
 	stillSeen  = 6
@@ -77,21 +79,22 @@ func (s *stillness) add(w *feature.Window) {
 	}
 }
 
-// still reports whether nothing changed in the picture for 2.5 s; exact, whether its
-// pictures were the same to the byte.
-func (s *stillness) still() (still, exact bool) {
+// still reports whether nothing changed in the picture for so many hops, at most stillHops;
+// exact, whether its pictures were the same to the byte.
+func (s *stillness) still(hops int) (still, exact bool) {
+	at := func(i int) *stillHop { return &s.hops[(s.next-1-i+stillHops)%stillHops] }
 	if s.form == feature.TS {
 		starts, goes := 0.0, 0.0
-		for _, h := range s.hops {
-			starts += h.starts
-			goes += h.goes
+		for i := range hops {
+			starts += at(i).starts
+			goes += at(i).goes
 		}
 		return starts >= stillStarts && goes <= stillGoes*starts, false
 	}
 	means := make([]float64, 0, stillHops)
-	for _, h := range s.hops {
-		if h.mean > 0 {
-			means = append(means, h.mean)
+	for i := range hops {
+		if m := at(i).mean; m > 0 {
+			means = append(means, m)
 		}
 	}
 	if len(means) < stillSeen {
@@ -101,8 +104,8 @@ func (s *stillness) still() (still, exact bool) {
 	floor := means[(len(means)-1)/2] // key pictures are above
 	alike := func(tolerance, share float64) bool {
 		n := 0
-		for _, h := range s.hops {
-			if h.mean > 0 && math.Abs(h.mean-floor) <= tolerance && h.deviation <= tolerance {
+		for i := range hops {
+			if h := at(i); h.mean > 0 && math.Abs(h.mean-floor) <= tolerance && h.deviation <= tolerance {
 				n++
 			}
 		}

@@ -2,22 +2,20 @@ package detect
 
 import (
 	"math"
-	"slices"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 )
 
 // volume accuses a collapse of the volume while media time runs on: a frozen or
 // black picture. Loss and silence are the path's. It looks at 4 s, and at every second
-// of the last two and a half; and, where key pictures stay as they are, at what lies
-// between them ([standing]).
+// of the last two and a half, or two where it fell the deeper; and, where key pictures stay
+// as they are, at what lies between them ([standing]).
 type volume struct {
 	p      *Profile
-	recent [volumeRecent]float64 // values of the last hops over 1 s
+	recent [volumeRecent]collapse // of the last hops over 1 s, the newest before next
 	next   int
 	still  stillness
 	rest   rest
-	exact  bool // pictures are the same to the byte
 	stand  standing
 	came   int // hops for which it is remembered that a scene came to stand
 }
@@ -31,6 +29,9 @@ const (
 	// volume must be below all of it.
 	volumeRanges = 2.5
 	volumeRecent = 7 // hops
+	// What is volumeDeep times as far below stands still for stillDeepHops, and needs
+	// volumeDeepRecent hops only.
+	volumeDeep, volumeDeepRecent = 1.5, 5
 	// volumeFall is by how many octaves it must be below the least second of the baseline
 	// as well: a scene may go on for longer than the quiet moments of the baseline did.
 	// Where a rate control held the volume (robust deviation over 4 s below volumeHeld),
@@ -53,15 +54,28 @@ func (*volume) Name() string { return "volume" }
 func (d *volume) Score(v *View) Evidence {
 	e := Evidence{Kind: "volume", Class: Source, Limit: volumeRanges}
 	d.still.add(&v.Hop)
-	still, exact := d.still.still()
-	d.exact = exact
 	d.rest.hop(content(&v.Hop))
 	d.rest.add(contentRate(&v.S1, &v.V1), d.p.Content1.Min, v.OK1)
 	d.recent[d.next] = d.below(&v.S1, &v.V1, v.OK1, &d.p.Seconds, &d.p.Content1)
 	d.next = (d.next + 1) % volumeRecent
-	least, seconds, rate := d.below(&v.S4, &v.V4, v.OK4, &d.p.Fours, &d.p.Content4), 4.0, contentRate(&v.S4, &v.V4)
-	if quick := slices.Min(d.recent[:]); quick > least {
-		least, seconds, rate = quick, volumeRecent*0.25+0.75, contentRate(&v.S1, &v.V1)
+	four := d.below(&v.S4, &v.V4, v.OK4, &d.p.Fours, &d.p.Content4)
+
+	still, exact := d.still.still(stillHops)
+	fall := d.fall(exact)
+	least, seconds, rate := d.depth(four, fall), 4.0, contentRate(&v.S4, &v.V4)
+	quick := func(hops int, part float64) {
+		if x := d.through(hops, fall) * part; x > least {
+			least, seconds, rate = x, float64(hops)*0.25+0.75, contentRate(&v.S1, &v.V1)
+		}
+	}
+	quick(volumeRecent, 1)
+	if !still { // for as long as these want it
+		if still, exact = d.still.still(stillDeepHops); still {
+			fall, least = d.fall(exact), 0
+		}
+	}
+	if still {
+		quick(volumeDeepRecent, 1/volumeDeep)
 	}
 	e.Value = least
 	// Otherwise a simple scene, or one that comes to rest.
@@ -114,22 +128,40 @@ func (d *volume) undisturbed(w *feature.Window, x *feature.Vector, ok bool, base
 		media >= volumeMedia && media <= 1/volumeMedia
 }
 
-// below is by how many ranges of the baseline the volume of a window is below it, 0
-// where the path may have to do with it.
-func (d *volume) below(w *feature.Window, x *feature.Vector, ok bool, baseline *[feature.Features]Spread, content *Spread) float64 {
+// collapse is by how much the volume of a window is below the baseline: by how many of its
+// ranges, and by how many octaves below its least second. It is zero where the path may
+// have to do with it.
+type collapse struct{ ranges, octaves float64 }
+
+// below compares the volume of a window with the baseline's.
+func (d *volume) below(w *feature.Window, x *feature.Vector, ok bool, baseline *[feature.Features]Spread, content *Spread) collapse {
 	if !d.undisturbed(w, x, ok, baseline) {
-		return 0
+		return collapse{}
 	}
 	rate := contentRate(w, x)
-	ranges := (content.Min - rate) / max(content.Max-content.Min, 1)
-	fall := (d.p.Content1.Min - rate) / d.fall()
-	return max(0, min(ranges, volumeRanges*fall)/d.p.margin())
+	return collapse{(content.Min - rate) / max(content.Max-content.Min, 1), d.p.Content1.Min - rate}
 }
 
-// fall is by how many octaves the volume must be below every second of the baseline.
-func (d *volume) fall() float64 {
+// depth is a collapse in ranges of the baseline, where the least second has to be so many
+// octaves above it.
+func (d *volume) depth(c collapse, fall float64) float64 {
+	return max(0, min(c.ranges, volumeRanges*c.octaves/fall)/d.p.margin())
+}
+
+// through is the least depth of the last hops, at most volumeRecent.
+func (d *volume) through(hops int, fall float64) float64 {
+	least := math.Inf(1)
+	for i := 1; i <= hops; i++ {
+		least = min(least, d.depth(d.recent[(d.next-i+volumeRecent)%volumeRecent], fall))
+	}
+	return least
+}
+
+// fall is by how many octaves the volume must be below every second of the baseline; exact:
+// pictures are the same to the byte.
+func (d *volume) fall(exact bool) float64 {
 	switch {
-	case d.p.Form != feature.TS && !d.exact:
+	case d.p.Form != feature.TS && !exact:
 		return volumeFallBare
 	case d.p.Form != feature.TS:
 		return volumeFallHeld

@@ -57,7 +57,8 @@ func TestFallOfAHeldVolume(t *testing.T) {
 		p.Fours[feature.MediaRate].Median = 1
 		var x feature.Vector
 		x[feature.ByteRate], x[feature.MediaRate] = rate, 1
-		return (&volume{p: p, exact: exact}).below(&feature.Window{}, &x, true, &p.Fours, &p.Content4) / volumeRanges
+		d := &volume{p: p}
+		return d.depth(d.below(&feature.Window{}, &x, true, &p.Fours, &p.Content4), d.fall(exact)) / volumeRanges
 	}
 	for _, c := range []struct {
 		form      feature.Form
@@ -99,19 +100,25 @@ func TestFreezeBehindPadding(t *testing.T) {
 		e.Observe(hop(480 + rng.IntN(40)))
 	}
 	e.Settle()
-	alarms := func(content int) (n int) {
-		for range 10 * hopsPerSecond {
+	alarms := func(content int) (n, first int) {
+		for i := range 10 * hopsPerSecond {
 			if v := e.Observe(hop(content)); v.Alarm && v.Kind == "volume" {
-				n++
+				if n++; first == 0 {
+					first = i + 1
+				}
 			}
 		}
-		return n
+		return n, first
 	}
-	if n := alarms(300); n != 0 {
+	if n, _ := alarms(300); n != 0 {
 		t.Errorf("a simpler picture: %d alarms", n)
 	}
-	if n := alarms(12); n != 1 {
-		t.Errorf("a picture that stands behind padding: %d alarms", n)
+	if n, first := alarms(30); n != 1 || first != volumeRecent+second-1 {
+		t.Errorf("a picture that stands behind padding: %d alarms, the first after %d hops", n, first)
+	}
+	alarms(500)
+	if n, first := alarms(12); n != 1 || first != volumeDeepRecent+second-1 {
+		t.Errorf("one that fell deeper: %d alarms, the first after %d hops", n, first)
 	}
 }
 
@@ -163,7 +170,7 @@ func TestStillness(t *testing.T) {
 			w.Frames, w.FrameBytes, w.FrameSq = hop(i)
 			s.add(w)
 		}
-		return s.still()
+		return s.still(stillHops)
 	}
 	alike := func(size uint64) (uint64, uint64, uint64) { return 6, 6 * size, 6 * size * size }
 	for name, c := range map[string]struct {
@@ -204,7 +211,7 @@ func TestStillnessOfTS(t *testing.T) {
 			}
 			s.add(w)
 		}
-		still, _ := s.still()
+		still, _ := s.still(stillHops)
 		return still
 	}
 	if !still(starts) || still(starts, goes) || still() || still(starts+1) {
