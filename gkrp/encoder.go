@@ -1,6 +1,11 @@
 package gkrp
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fxamacker/cbor/v2"
+)
 
 // The limits of an [Encoder]'s words.
 const (
@@ -26,6 +31,39 @@ type Encoder struct {
 	AgoMs   uint32 `cbor:"2,keyasint"`           // since the first packet after the last of those; 0 where there was none
 	Why     Why    `cbor:"3,keyasint,omitempty"` // of the last
 	Regime  string `cbor:"4,keyasint,omitempty"` // the owner's name for how the encoder runs now
+}
+
+// majorText is the major type of text in the first three bits of an item (RFC 8949 §3.1).
+const majorText = 3
+
+// UnmarshalCBOR decodes strictly: a cause or regime that is there is not empty. One that
+// is left out is.
+func (e *Encoder) UnmarshalCBOR(data []byte) error {
+	var wire struct {
+		Changes uint64          `cbor:"1,keyasint"`
+		AgoMs   uint32          `cbor:"2,keyasint"`
+		Why     cbor.RawMessage `cbor:"3,keyasint"`
+		Regime  cbor.RawMessage `cbor:"4,keyasint"`
+	}
+	if err := decMode.Unmarshal(data, &wire); err != nil {
+		return err
+	}
+	*e = Encoder{Changes: wire.Changes, AgoMs: wire.AgoMs}
+	return errors.Join(optionalName(wire.Why, (*string)(&e.Why)), optionalName(wire.Regime, &e.Regime))
+}
+
+// optionalName decodes a name where there is one.
+func optionalName(wire cbor.RawMessage, name *string) error {
+	if len(wire) == 0 {
+		return nil
+	}
+	if err := decMode.Unmarshal(wire, name); err != nil {
+		return err
+	}
+	if wire[0]>>5 != majorText || *name == "" {
+		return errors.New("the name of a cause or regime is empty, or no text: leave it out")
+	}
+	return nil
 }
 
 func (e *Encoder) validate() error {
