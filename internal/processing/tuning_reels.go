@@ -236,7 +236,7 @@ func (b *behaviour) keepPart(f *filming) bool {
 		return false
 	}
 	more := int64(len(content)+sealOverhead) - f.wrote
-	gone, ok := k.book.room(0, more, b.filmed)
+	gone, ok := k.book.room(0, more, func(number uint64) bool { return number == f.number || b.filmed(number) })
 	if !ok {
 		return false
 	}

@@ -197,6 +197,17 @@ func TestWindowsKeepToTheirRoom(t *testing.T) {
 	if slices.ContainsFunc(s.b.tuned.around, func(a around) bool { return a.film != nil }) {
 		t.Error("it goes on")
 	}
+	// Nor does what came before an alert take the place of what it is.
+	s = learned(t)
+	s.b.cfg.Tuning.Around = 2 * time.Minute
+	s.b.breakScores()
+	s.play(130 * time.Second)
+	s.b.tuned.films.book.bytes = 32 << 10
+	s.e.style = foreign
+	s.play(30 * time.Second)
+	if parts, gone := s.b.takeReels(); len(parts) != 1 || len(gone) > 0 || s.b.tuned.films.book.find(1) == nil {
+		t.Errorf("%d parts in 32 KiB, %v is erased", len(parts), gone)
+	}
 }
 
 // filmedWorld is a world with a stream that had an alert, whose windows are stored.
