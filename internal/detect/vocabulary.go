@@ -352,23 +352,33 @@ func (l *vocabularyLearner) finish() Vocabulary {
 
 // startsShow reports whether most of the packets in which a video unit begins showed its
 // beginning. The first TS packet of a small picture is mostly stuffing, which stands in
-// front, so that a cut packet ends before the picture's first word: then greater
-// pictures say what is no news.
+// front, so that a cut packet ends before the picture's first word, or before its PES
+// header: then greater pictures say what is no news.
 func (l *vocabularyLearner) startsShow() bool {
-	shown, began := map[uint16]uint32{}, map[uint16]uint32{}
+	other, began := map[uint16]bool{}, map[uint16]uint32{}
+	var pictures, most uint32 // sights of pictures' start codes, and of the code most seen
 	for t, w := range l.words {
-		if pid, ok := t.VideoStart(); ok {
-			shown[pid] += w.Count
+		if pid, _, ok := t.Opens(); ok {
+			_, video := t.VideoStart()
+			other[pid] = !video
 		}
-		if pid, ok := t.Start(); ok {
+		if pid, ok := t.Start(); ok && pid > feature.LastTable {
 			began[pid] += w.Count
 		}
+		if _, ok := t.Picture(l.form); ok {
+			pictures += w.Count
+		}
+		if t.Family() == feature.FamilySlice {
+			most = max(most, w.Count)
+		}
 	}
-	var all, seen uint32
-	for pid, n := range shown {
-		all, seen = all+began[pid], seen+n
+	var all uint32
+	for pid, n := range began {
+		if !other[pid] { // video, or a stream whose headers never showed
+			all += n
+		}
 	}
-	return 2*seen >= all
+	return 2*max(pictures, most) >= all
 }
 
 // quantum finds the largest step of which nearly all others are multiples: a frame's

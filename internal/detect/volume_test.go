@@ -148,14 +148,22 @@ func TestQuietBaselineDoesNotKnow(t *testing.T) {
 	}
 	start := feature.TokenCount{Token: 1<<28 | 1<<24 | 1<<16 | 0x100, Count: 10}
 	video := feature.TokenCount{Token: 1<<28 | 6<<24 | 0x60<<13 | 0x100, Count: 1}
-	if y := learn(feature.TS, true, start, video); y.Families[feature.FamilySlice].Limit != 0 {
+	code := feature.TokenCount{Token: 2<<28 | 1<<24 | 0x41, Count: 1}
+	if y := learn(feature.TS, true, start, video, code); y.Families[feature.FamilySlice].Limit != 0 {
 		t.Error("beginnings that hardly ever showed accuse")
 	}
-	if y := learn(feature.TS, false, start, video); y.Families[feature.FamilySlice].Limit == 0 {
+	if y := learn(feature.TS, true, start); y.Families[feature.FamilySlice].Limit != 0 {
+		t.Error("beginnings accuse of which not even the PES headers showed")
+	}
+	if y := learn(feature.TS, false, start, video, code); y.Families[feature.FamilySlice].Limit == 0 {
 		t.Error("whole packets hide nothing")
 	}
 	video.Count = 9
-	if y := learn(feature.TS, true, start, video); y.Families[feature.FamilySlice].Limit == 0 {
+	if y := learn(feature.TS, true, start, video, code); y.Families[feature.FamilySlice].Limit != 0 {
+		t.Error("PES headers that showed without what is behind them accuse it")
+	}
+	code.Count = 9
+	if y := learn(feature.TS, true, start, video, code); y.Families[feature.FamilySlice].Limit == 0 {
 		t.Error("beginnings that showed do not accuse")
 	}
 }
