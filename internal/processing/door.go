@@ -3,6 +3,7 @@ package processing
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,9 +20,10 @@ import (
 const (
 	doorQueue    = 1024
 	doorWorkers  = 2
-	topicRate    = 50  // messages a second for one device and stream, before any signature is checked
-	topicBurst   = 100 // enough for a reconnect
-	unknownRate  = 20  // look-ups a second of devices that nobody knows
+	topicRate    = 50          // messages a second for one device and stream, before any signature is checked
+	topicBurst   = 100         // enough for a reconnect
+	unknownRate  = 20          // look-ups a second of devices that nobody knows
+	unknownEvery = time.Second // between two of the same one
 	recordFresh  = 5 * time.Second
 	recordMaxAge = 10 * time.Second // it is asked for anew meanwhile, and nobody waits
 )
@@ -34,6 +36,7 @@ type door struct {
 	mu      sync.Mutex
 	devices map[gk.DeviceID]*enrolled
 	unknown *rate.Limiter
+	sought  map[gk.DeviceID]time.Time // devices that nobody knows, when they were looked up last
 }
 
 type knock struct {
@@ -54,7 +57,7 @@ type enrolled struct {
 func newDoor(s *Service) *door {
 	d := &door{
 		s: s, devices: map[gk.DeviceID]*enrolled{},
-		unknown: rate.NewLimiter(unknownRate, unknownRate),
+		unknown: rate.NewLimiter(unknownRate, unknownRate), sought: map[gk.DeviceID]time.Time{},
 	}
 	for range doorWorkers {
 		d.workers = append(d.workers, s.cfg.Host.Loop(doorQueue/doorWorkers))
@@ -84,7 +87,41 @@ func (d *door) open(ctx context.Context, k knock) {
 	if err != nil || dir != gkrp.Up {
 		return
 	}
-	dev := d.lookup(ctx, device, id)
+	if d.stranger(device, id) {
+		d.seek(ctx, k, device, id)
+		return
+	}
+	d.hear(k, device, id, d.lookup(ctx, device))
+}
+
+// stranger reports whether nothing is known of a device. One whose stream is there is
+// none: after a restart they all come together, and wait for no rate.
+func (d *door) stranger(device gk.DeviceID, id gk.StreamID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.devices[device] == nil && !d.s.owns(device, id)
+}
+
+// seek looks a stranger up, once a second at most, so many of them a second, and beside
+// the door: messages under a name that nobody enrolled must keep neither a device that
+// was just enrolled nor one that sends waiting, also where key management is slow.
+func (d *door) seek(ctx context.Context, k knock, device gk.DeviceID, id gk.StreamID) {
+	now := d.s.now()
+	d.mu.Lock()
+	maps.DeleteFunc(d.sought, func(_ gk.DeviceID, at time.Time) bool { return now.Sub(at) >= unknownEvery })
+	_, again := d.sought[device]
+	ask := !again && d.unknown.AllowN(now, 1)
+	if ask {
+		d.sought[device] = now
+	}
+	d.mu.Unlock()
+	if ask {
+		d.s.beside(func() { d.hear(k, device, id, d.fetch(ctx, device, nil)) })
+	}
+}
+
+// hear takes a message of a device, whose record is nil where it has none.
+func (d *door) hear(k knock, device gk.DeviceID, id gk.StreamID, dev *enrolled) {
 	if dev == nil || !d.allow(dev, id) {
 		return
 	}
@@ -159,10 +196,8 @@ func (d *door) forget(id gk.DeviceID) {
 	}
 }
 
-// lookup gives the enrolment record of a device, or nil when it has none. Devices that
-// nobody knows are looked up so many times a second; those whose stream is there do not
-// wait for that: after a restart they all come together.
-func (d *door) lookup(ctx context.Context, id gk.DeviceID, stream gk.StreamID) *enrolled {
+// lookup gives the enrolment record of a device, or nil when it has none.
+func (d *door) lookup(ctx context.Context, id gk.DeviceID) *enrolled {
 	now := d.s.now()
 	d.mu.Lock()
 	dev := d.devices[id]
@@ -185,9 +220,6 @@ func (d *door) lookup(ctx context.Context, id gk.DeviceID, stream gk.StreamID) *
 	}
 	if age < recordMaxAge {
 		return dev
-	}
-	if dev == nil && !d.s.owns(id, stream) && !d.unknown.AllowN(now, 1) {
-		return nil
 	}
 	return d.fetch(ctx, id, dev)
 }

@@ -1,7 +1,9 @@
 package processing
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	gk "github.com/gaitkeeper/gaitkeeper"
+	"github.com/gaitkeeper/gaitkeeper/gkrp"
 	"github.com/gaitkeeper/gaitkeeper/internal/bus"
 	"github.com/gaitkeeper/gaitkeeper/internal/host"
 )
@@ -56,7 +59,7 @@ func TestRecordsAreRefreshedBeside(t *testing.T) {
 		door := w.svc.door
 		look := func() (*enrolled, time.Duration) {
 			began := time.Now()
-			dev := door.lookup(t.Context(), "cam-1", "cam-1")
+			dev := door.lookup(t.Context(), "cam-1")
 			if dev == nil {
 				t.Fatal("no record")
 			}
@@ -91,5 +94,52 @@ func TestRecordsAreRefreshedBeside(t *testing.T) {
 			t.Errorf("an old record was believed after %v", took)
 		}
 		w.close()
+	})
+}
+
+// TestStrangersKeepNobodyWaiting: who has an account at the broker and a name that nobody
+// enrolled can send what he likes, and key management may be slow: keys of devices that
+// send change on time, and a device that was just enrolled begins.
+func TestStrangersKeepNobodyWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, d := live(t)
+		w.kms.mu.Lock()
+		w.kms.slowRead = 3 * time.Second
+		w.kms.mu.Unlock()
+		ctx, cancel := context.WithCancel(t.Context())
+		var flood sync.WaitGroup
+		flood.Go(func() {
+			courier := w.memory.Courier()
+			for n := 0; ctx.Err() == nil; n++ {
+				_ = courier.Send(gkrp.Topic("nobody", gk.StreamID(fmt.Sprintf("strange-%d", n%1000)), gkrp.Up), []byte{1})
+				time.Sleep(2 * time.Millisecond)
+			}
+		})
+		time.Sleep(2 * time.Second)
+		began := time.Now()
+		rep, err := bus.ProcessingRotate.Do(t.Context(), w.memory.Conn(), bus.RotateRequest{Stream: "cam-1", Wait: true})
+		if took := time.Since(began); err != nil || !rep.Done || took > time.Second {
+			t.Errorf("a rotation under the flood: %+v, %v, after %v", rep, err, took)
+		}
+		fresh := w.enroll("cam-2")
+		fresh.run()
+		time.Sleep(20 * time.Second)
+		fresh.look(func() {
+			if fresh.epoch == 0 {
+				t.Error("a device that was just enrolled has no key after 20 s")
+			}
+		})
+		door := w.svc.door
+		door.mu.Lock()
+		if n, left := len(door.sought), door.unknown.TokensAt(time.Now()); n > 2*unknownRate || left < unknownRate-3 {
+			t.Errorf("%d names are remembered; %.0f of %d look-ups are left for others", n, left, unknownRate)
+		}
+		door.mu.Unlock()
+		cancel()
+		flood.Wait()
+		d.kill()
+		fresh.kill()
+		w.close()
+		time.Sleep(time.Minute) // what key management was asked is answered
 	})
 }
