@@ -12,6 +12,9 @@ type tokenTable struct {
 	order [256]place // of the words, by token
 	known int        // words in the table
 
+	families [Families]uint8 // words known of each family
+	tight    bool            // of some family there are more than a window has room for
+
 	numbers  [2]uint8 // different words of FamilyStep and FamilySize in this hop
 	overflow uint32
 	full     [Families]bool
@@ -37,8 +40,9 @@ const (
 	// for, no more than wordsMost.
 	wordsKept = wordsMost - tokensMost
 
-	noToken = ^Token(0) // of no family
-	never   = math.MinInt64 / 2
+	noToken     = ^Token(0)                           // of no family
+	firstNumber = Token(FamilyStep) << tokenValueBits // tokens from here on are numbers, and noToken
+	never       = math.MinInt64 / 2
 )
 
 func newTokenTable() (t tokenTable) {
@@ -52,6 +56,7 @@ func (t *tokenTable) clear() {
 		t.words[i] = word{token: noToken, last: never}
 	}
 	t.index, t.known = [256]place{}, 0
+	t.families, t.tight = [Families]uint8{}, false
 }
 
 // of is the word tok; p is where it stood the last time, and is set to where it stands.
@@ -77,7 +82,7 @@ func (t *tokenTable) add(tok Token, at int64) {
 
 // occasion counts one of w that is far enough from the one before.
 func (t *tokenTable) occasion(w *word, at int64) {
-	if w.count == 0 {
+	if w.token >= firstNumber && w.count == 0 {
 		t.first(w, at)
 		return
 	}
@@ -85,7 +90,7 @@ func (t *tokenTable) occasion(w *word, at int64) {
 	w.last = at
 }
 
-// first counts the first occasion of w in this hop.
+// first counts the first occasion in this hop of a number, or of a word without room.
 func (t *tokenTable) first(w *word, at int64) {
 	f := w.token.Family()
 	switch {
@@ -95,9 +100,8 @@ func (t *tokenTable) first(w *word, at int64) {
 	case t.crowded(w.token):
 		t.add(token(f, variedValue), at)
 		return
-	case f >= FamilyStep:
-		t.numbers[f-FamilyStep]++
 	}
+	t.numbers[f-FamilyStep]++
 	w.count, w.last = 1, at
 }
 
@@ -129,6 +133,9 @@ func (t *tokenTable) find(tok Token) place {
 		t.order[k] = t.order[k-1]
 	}
 	t.known++
+	f := tok.Family()
+	t.families[f]++
+	t.tight = t.tight || int(t.families[f]) > tokenRoom[f]
 	p := place(t.known)
 	t.index[i], t.order[k] = p, p
 	t.words[p] = word{token: tok, last: never}
@@ -138,23 +145,42 @@ func (t *tokenTable) find(tok Token) place {
 // roll moves the counts into out and begins the next hop. It reports whether places
 // that somebody remembers hold no longer.
 func (t *tokenTable) roll(out *TokenSet) (moved bool) {
-	before := out.n
-	out.n, out.Overflow, out.Full = 0, t.overflow, t.full
-	to := tokenWriter{to: out}
-	for _, p := range t.order[:t.known] {
-		w := &t.words[p]
-		if w.count > 0 {
-			to.put(TokenCount{w.token, w.count})
+	written := out.n
+	out.Overflow, out.Full = t.overflow, t.full
+	if t.tight {
+		t.tell(out)
+	} else {
+		// All that is known has room. What was not said is written over by the next
+		// word: whether there was an occasion cannot be foreseen.
+		n := 0
+		for _, p := range t.order[:t.known] {
+			w := &t.words[p]
+			out.items[n] = TokenCount{w.token, w.count}
+			if w.count > 0 {
+				n++
+			}
 			w.count, w.last = 0, never
 		}
+		out.n = n
+		written = max(written, min(n+1, tokensMost))
 	}
-	if out.n < before { // behind the words of a set there is nothing
-		clear(out.items[out.n:before])
-	}
+	clear(out.items[out.n:max(out.n, written)]) // behind the words of a set there is nothing
 	t.numbers, t.overflow, t.full = [2]uint8{}, 0, [Families]bool{}
 	if t.known <= wordsKept {
 		return false
 	}
 	t.clear()
 	return true
+}
+
+// tell moves the counts into out, as far as there is room for their words.
+func (t *tokenTable) tell(out *TokenSet) {
+	out.n = 0
+	to := tokenWriter{to: out}
+	for _, p := range t.order[:t.known] {
+		if w := &t.words[p]; w.count > 0 {
+			to.put(TokenCount{w.token, w.count})
+			w.count, w.last = 0, never
+		}
+	}
 }
