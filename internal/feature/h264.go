@@ -57,15 +57,7 @@ const (
 // which picture parameter set. An intra slice outside an instantaneous refresh
 // counts as a predicted one: a cut in the picture makes one, not the encoder.
 func sliceToken(nal uint8, b []byte) (Token, bool) {
-	r := bitReader{b: b}
-	if _, ok := r.ue(); !ok { // first_mb_in_slice
-		return 0, false
-	}
-	kind, ok := r.ue()
-	if !ok {
-		return 0, false
-	}
-	pps, ok := r.ue()
+	kind, pps, ok := sliceHead(b)
 	if !ok {
 		return 0, false
 	}
@@ -73,6 +65,30 @@ func sliceToken(nal uint8, b []byte) (Token, bool) {
 		kind -= 2
 	}
 	return token(FamilySlice, uint32(nal)<<16|min(kind, 15)<<8|min(pps, 255)), true
+}
+
+// sliceHead reads slice_type and pic_parameter_set_id of a slice header (H.264 §7.3.3).
+func sliceHead(b []byte) (kind, pps uint32, ok bool) {
+	if len(b) >= 8 { // nearly all are in the first word
+		first := binary.BigEndian.Uint64(b)
+		zeros := bits.LeadingZeros64(first) // of first_mb_in_slice
+		second := first << (2*zeros + 1&63)
+		zeros2 := bits.LeadingZeros64(second)
+		third := second << (2*zeros2 + 1&63)
+		zeros3 := bits.LeadingZeros64(third)
+		if zeros+zeros2+zeros3 <= 20 {
+			return uint32(second>>(63-2*zeros2&63)) - 1, uint32(third>>(63-2*zeros3&63)) - 1, true
+		}
+	}
+	r := bitReader{b: b}
+	if _, ok = r.ue(); !ok {
+		return 0, 0, false
+	}
+	if kind, ok = r.ue(); !ok {
+		return 0, 0, false
+	}
+	pps, ok = r.ue()
+	return kind, pps, ok
 }
 
 // parameterTokens describes a parameter set by its first bytes, which any capture

@@ -1,6 +1,9 @@
 package feature
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math"
+)
 
 // LastTable is the highest PID that the standards keep for tables (ISO/IEC 13818-1 table
 // 2-3, ETSI EN 300 468 table 1).
@@ -38,21 +41,27 @@ type tsPID struct {
 	after uint16 // tsState.breaks when next was noted: a later break makes it void
 	body  uint32 // TS header, but for counter and adaptation, of the last packet inside a unit
 	next  uint8  // continuity counter to come
-	flags uint8  // of the last adaptation field, plus one
 	video bool   // its last unit was a picture's
 
-	bodyAt, flagsAt place // of the words of both
+	bodyAt, flagsAt place // of the words of body, and of the last adaptation field inside a unit
 }
 
 // tsState follows the PIDs of a transport stream. PIDs that meet in one place push each
 // other out: then less is checked.
 type tsState struct {
 	pids   [32]tsPID
-	recent uint8 // PID of the newest TS packet
+	starts [4]tsStart
 	sizeAt place // of the word of the payload before
 	breaks uint16
 	size   int   // of the payload before
 	over   Token // the word for that
+}
+
+// tsStart remembers with which words a unit began.
+type tsStart struct {
+	layer, pes uint64 // all that the words are made of, zero where nothing is remembered
+	places     [5]place
+	n          uint8 // of places
 }
 
 func newTSState() *tsState { return &tsState{size: -1} }
@@ -61,15 +70,16 @@ func newTSState() *tsState { return &tsState{size: -1} }
 func (s *tsState) roll(moved bool) {
 	if moved {
 		for i := range s.pids {
-			s.pids[i].body, s.pids[i].flags = 0, 0
+			s.pids[i].body = 0
 		}
+		s.starts = [len(s.starts)]tsStart{}
 	}
 }
 
-// of finds the place of a PID.
-func (s *tsState) of(pid uint16) *tsPID {
-	s.recent = uint8(pid * 0x9e37 >> 11)
-	t := &s.pids[s.recent&31]
+// of finds the place of the PID of a TS header.
+func (s *tsState) of(header uint32) *tsPID {
+	pid := uint16(header >> 8 & 0x1fff)
+	t := &s.pids[pid*0x9e37>>11]
 	if t.pid != pid+1 {
 		*t = tsPID{pid: pid + 1, after: s.breaks - 1}
 	}
@@ -92,69 +102,84 @@ func (m *Meter) observeTS(p *Packet, consecutive bool) {
 	if w := m.tokens.of(&s.sizeAt, s.over); p.At-w.last >= occasionGap {
 		m.tokens.occasion(w, p.At)
 	}
-	whole := !p.cut()
-	b := p.Payload
-	t := &s.pids[s.recent&31]
-	if whole && t.after == s.breaks && t.body != 0 {
-		b = m.tsRun(b, t, p.At)
+	b, whole := p.Payload, !p.cut()
+	var first []byte // what is visible in the first TS packet
+	var where part
+	for i := 0; i <= len(b)-4; {
+		header := binary.BigEndian.Uint32(b[i:])
+		t := s.of(header)
+		if whole && i <= len(b)-tsSize && t.goesOn(header, s.breaks) {
+			if i == 0 {
+				first, where = b[4:tsSize], inside
+			}
+			i += m.tsRun(b[i:], t, p.At)
+			continue
+		}
+		es, part := m.tsPacket(b[i:min(i+tsSize, len(b))], header, t, p.At, whole)
+		if i == 0 {
+			first, where = es, part
+		}
+		i += tsSize
 	}
-	first := len(b) == len(p.Payload)
-	if !first && m.echo.observe(p.Payload[4:tsSize], inside, uint32(t.pid-1), p.Payload[3]&15, p.Wire, p.At, consecutive) {
+	if len(b) >= 4 && m.echo.observe(first, where, uint32(b[1]&0x1f)<<8|uint32(b[2]), b[3]&15, p.Wire, p.At, consecutive) {
 		m.w.Echoes++
-	}
-	for ; len(b) >= 4; first = false {
-		one := b[:min(len(b), tsSize)]
-		b = b[len(one):]
-		header := binary.BigEndian.Uint32(one)
-		t = s.of(uint16(header >> 8 & 0x1fff))
-		es, where := m.tsPacket(one, header, t, p.At, whole)
-		if where == inside {
-			m.sample(es, p.At)
-		}
-		if first && m.echo.observe(es, where, uint32(t.pid-1), one[3]&15, p.Wire, p.At, consecutive) {
-			m.w.Echoes++
-		}
-		if whole && where == inside && header&0x10 != 0 {
-			b = m.tsRun(b, t, p.At)
-		}
 	}
 }
 
-// tsRun records the TS packets in front of b that are all payload and go on what t was
-// sent last, without a break, and returns what is left: most packets are like the one
-// before. It says what tsPacket would.
-func (m *Meter) tsRun(b []byte, t *tsPID, at int64) []byte {
-	body, next, mask := t.body|0x10, uint32(t.next), m.loop.mask
-	n, stuffed := 0, 0
-	for len(b) >= tsSize {
-		one := (*[tsSize]byte)(b)
-		if binary.BigEndian.Uint32(one[:])^body != next {
-			break
+// goesOn reports whether a TS packet is all payload and goes on what t was sent last,
+// without a break.
+func (t *tsPID) goesOn(header uint32, breaks uint16) bool {
+	return header^(t.body|0x10) == uint32(t.next) && t.after == breaks && t.body != 0
+}
+
+// tsRun records the TS packets in front of b that go on what t was sent last, the first of
+// which does, and returns how many bytes they are: most packets are like the one before. It
+// says what tsPacket would.
+func (m *Meter) tsRun(b []byte, t *tsPID, at int64) (length int) {
+	body, from, mask := t.body|0x10, uint32(t.next), m.loop.mask
+	length, next := plain(b, body, from, mask)
+	stuffed := uint64(0)
+	for length <= len(b)-tsSize && binary.BigEndian.Uint32(b[length:])^body == next&15 {
+		es := b[length+4 : length+tsSize]
+		if picks(markOf(es), mask) {
+			m.known(es, at)
 		}
-		mark := markOf(one[4:])
-		if picks(mark, mask) {
-			m.known(one[4:], at)
-		}
-		if mark+1 <= 1 && stuffs(one[4:]) { // its bits are alike
+		if stuffs(es) {
 			stuffed++
 		}
-		next = (next + 1) & 15
-		b = b[tsSize:]
-		n++
+		more, after := plain(b[length+tsSize:], body, next+1, mask)
+		length, next = length+tsSize+more, after
 	}
-	if n == 0 {
-		return b
-	}
-	t.next = uint8(next)
-	m.w.TSPackets += uint64(n)
+	n := uint64(next - from)
+	t.next = uint8(next & 15)
+	w := &m.w
+	w.TSPackets += n
 	if t.video {
-		m.w.TSGoes += uint64(n - stuffed)
+		w.TSGoes += n - stuffed
 	}
 	m.loop.met += uint32(n)
 	if w := &m.tokens.words[t.bodyAt]; at-w.last >= occasionGap {
 		m.tokens.occasion(w, at)
 	}
-	return b
+	return length
+}
+
+// plain passes over the TS packets in front of b that go on and are neither picked nor may
+// only fill. next counts on and on. It calls nothing and stands in no other function, so that
+// all it works on stays in registers.
+//
+//go:noinline
+func plain(b []byte, body, next uint32, mask uint64) (length int, after uint32) {
+	i := 0
+	for ; i <= len(b)-tsSize; i += tsSize {
+		one := b[i : i+28]
+		mark := markOf(one[4:])
+		if binary.BigEndian.Uint32(one)^body != next&15 || picks(mark, mask) || mark == math.MaxUint64 {
+			break
+		}
+		next++
+	}
+	return i, next
 }
 
 // tsPacket records one TS packet (ISO/IEC 13818-1 §2.4.3.2), perhaps cut, and
@@ -164,8 +189,7 @@ func (m *Meter) tsPacket(b []byte, header uint32, t *tsPID, at int64, follow boo
 		m.tokens.add(token(FamilyUnit, unitNoSync), at)
 		return nil, noPicture
 	}
-	pid := header >> 8 & 0x1fff
-	start, afc := b[1]&0x40 != 0, b[3]>>4&3
+	pid, start, afc := header>>8&0x1fff, header&0x400000 != 0, header>>4&3
 	// Null packets and packets without payload fill what the picture leaves:
 	// whether there are any says something about the picture only.
 	if pid == tsNull || afc == 2 {
@@ -176,15 +200,15 @@ func (m *Meter) tsPacket(b []byte, header uint32, t *tsPID, at int64, follow boo
 	if follow {
 		m.checkContinuity(t, header)
 	}
-	if body := header &^ 0x3f; body != t.body || afc == 0 {
-		tok := token(FamilyUnit, unitTS|tsShape(header)<<16|pid)
-		if start || afc == 0 || pid <= LastTable {
-			m.tokens.add(tok, at)
-		} else {
-			t.body, t.bodyAt = body, m.tokens.find(tok)
+	switch body := header &^ 0x3f; {
+	case pid > LastTable && start:
+		return m.tsBegins(b, header, t, at)
+	case pid <= LastTable || afc == 0:
+		m.tokens.add(token(FamilyUnit, unitTS|tsShape(header)), at)
+	default:
+		if body != t.body {
+			t.body, t.bodyAt = body, m.tokens.find(token(FamilyUnit, unitTS|tsShape(header)))
 		}
-	}
-	if !start && afc != 0 && pid > LastTable {
 		if w := &m.tokens.words[t.bodyAt]; at-w.last >= occasionGap {
 			m.tokens.occasion(w, at)
 		}
@@ -194,33 +218,105 @@ func (m *Meter) tsPacket(b []byte, header uint32, t *tsPID, at int64, follow boo
 		if len(b) < 6 {
 			return nil, noPicture
 		}
-		length := int(b[4])
-		off = 5 + length
-		if length > 0 {
-			m.tsAdaptation(b[5]&0x1f, pid, t, at)
+		off = 5 + int(b[4])
+		if off > 5 {
+			if w := m.tokens.of(&t.flagsAt, flagsToken(b[5], pid)); at-w.last >= occasionGap {
+				m.tokens.occasion(w, at)
+			}
 		}
 	}
 	if off >= len(b) || pid <= LastTable {
 		return nil, noPicture
 	}
 	es = b[off:]
-	if !start {
-		if t.video && !stuffs(es) {
-			m.w.TSGoes++
-		}
-		return es, inside
+	if t.video && !stuffs(es) {
+		m.w.TSGoes++
 	}
-	if len(es) < 9 || es[0] != 0 || es[1] != 0 || es[2] != 1 || es[6]>>6 != 2 {
+	m.sample(es, at)
+	return es, inside
+}
+
+// tsBegins records a TS packet that begins a unit: its header, its adaptation field, the
+// PES header (ISO/IEC 13818-1 §2.4.3.6) and the first start codes of a picture. Most units
+// of a PID begin like the one before.
+func (m *Meter) tsBegins(b []byte, header uint32, t *tsPID, at int64) (es []byte, where part) {
+	const noFlags = 0xff
+	off, flags := 4, byte(noFlags)
+	if header&0x20 != 0 {
+		off = len(b)
+		if len(b) >= 6 {
+			off = 5 + int(b[4])
+		}
+		if off > 5 {
+			flags = b[5] & 0x1f
+		}
+	}
+	pid := header >> 8 & 0x1fff
+	if off+9 > len(b) || !startsPES(b[off:]) {
+		m.tokens.add(token(FamilyUnit, unitTS|tsShape(header)), at)
+		if flags != noFlags {
+			m.tokens.add(flagsToken(flags, pid), at)
+		}
 		return nil, noPicture
 	}
-	m.pesTokens(es, pid, at)
-	if t.video = es[3]>>4 == 0xe; t.video {
-		m.w.TSStarts++
+	es = b[off:]
+	head := binary.BigEndian.Uint64(es)
+	stream, zero := uint32(head>>32&0xff), uint32(0)
+	if head&0xffff0000 == 0 { // no length
+		zero = 1
 	}
-	if es[7]>>7 == 0 || es[3]>>4 != 0xe { // no time in it, or no picture
+	known := &m.ts.starts[pid%uint32(len(m.ts.starts))]
+	layer, pes := uint64(header&^0xf)<<24|uint64(zero<<16)|uint64(flags)<<8|uint64(es[8]), head&^0xffff0000
+	if known.layer != layer || known.pes != pes {
+		var said [len(known.places)]Token
+		words := append(said[:0], token(FamilyUnit, unitTS|tsShape(header)))
+		if flags != noFlags {
+			words = append(words, flagsToken(flags, pid))
+		}
+		words = append(words,
+			token(FamilyUnit, unitStream|(stream&0x7f)<<13|pid),
+			token(FamilyUnit, unitPES|zero<<16|stream<<8|uint32(head)>>6&0xff),
+			token(FamilyUnit, unitDescribe|stream<<14|uint32(head)&0x3f<<8|uint32(es[8])))
+		known.layer, known.pes = layer, pes
+		m.learn(known, words)
+	}
+	for _, p := range known.places[:known.n] {
+		if w := &m.tokens.words[p]; at-w.last >= occasionGap {
+			m.tokens.occasion(w, at)
+		}
+	}
+	if t.video = stream>>4 == 0xe; !t.video {
+		return nil, noPicture
+	}
+	m.w.TSStarts++
+	m.startCodes(es[min(9+int(es[8]), len(es)):], at)
+	if head&0x80 == 0 { // no time in it
 		return nil, noPicture
 	}
 	return es, stamped
+}
+
+// startsPES reports whether a PES header with flags begins b, of at least 9 bytes.
+func startsPES(b []byte) bool {
+	head := binary.BigEndian.Uint64(b)
+	return head>>40 == 1 && head>>14&3 == 2
+}
+
+// learn remembers with which words a unit begins. Words without a place are looked for each
+// time.
+func (m *Meter) learn(s *tsStart, words []Token) {
+	s.n = uint8(len(words))
+	for i, tok := range words {
+		s.places[i] = m.tokens.find(tok)
+		if s.places[i] == 0 {
+			s.layer = 0
+		}
+	}
+}
+
+// flagsToken is the word for the flags of an adaptation field.
+func flagsToken(flags byte, pid uint32) Token {
+	return token(FamilyUnit, unitAdapt|uint32(flags&0x1f)<<16|pid)
 }
 
 // stuffs reports whether the bytes of a picture only fill a rate: filler data
@@ -238,8 +334,9 @@ func stuffs(es []byte) bool {
 	return true
 }
 
-// tsShape is what a TS header says beside the PID: 1 where a unit starts, 2 for an error
-// in transport, transport_scrambling_control in two bits, 16 without payload.
+// tsShape is what a TS header says, but for its counter, in 21 bits: the PID, and above it
+// 1 where a unit starts, 2 for an error in transport, transport_scrambling_control in two
+// bits, 16 without payload.
 func tsShape(header uint32) uint32 {
 	shape := header >> 4 & 0xc
 	if shape == oddKey {
@@ -250,17 +347,7 @@ func tsShape(header uint32) uint32 {
 	if header&0x30 == 0 {
 		shape |= 16
 	}
-	return shape
-}
-
-// tsAdaptation records the flags of an adaptation field.
-func (m *Meter) tsAdaptation(flags uint8, pid uint32, t *tsPID, at int64) {
-	if flags+1 != t.flags {
-		t.flags, t.flagsAt = flags+1, m.tokens.find(token(FamilyUnit, unitAdapt|uint32(flags)<<16|pid))
-	}
-	if w := &m.tokens.words[t.flagsAt]; at-w.last >= occasionGap {
-		m.tokens.occasion(w, at)
-	}
+	return shape<<16 | header>>8&0x1fff
 }
 
 // checkContinuity compares the counter of a TS packet of t with the one before it. A
@@ -274,67 +361,4 @@ func (m *Meter) checkContinuity(t *tsPID, header uint32) {
 		m.w.Violations++
 	}
 	t.next, t.after = (cc+1)&15, m.ts.breaks
-}
-
-// pesTokens records the shape of a PES header (ISO/IEC 13818-1 §2.4.3.6) and the
-// first start codes of the picture behind it.
-func (m *Meter) pesTokens(b []byte, pid uint32, at int64) {
-	stream := uint32(b[3])
-	zero := uint32(0)
-	if b[4] == 0 && b[5] == 0 {
-		zero = 1
-	}
-	m.tokens.add(token(FamilyUnit, unitStream|(stream&0x7f)<<13|pid), at)
-	m.tokens.add(token(FamilyUnit, unitPES|zero<<16|stream<<8|uint32(b[6]&0x3f)<<2|uint32(b[7]>>6)), at)
-	m.tokens.add(token(FamilyUnit, unitDescribe|stream<<14|uint32(b[7]&0x3f)<<8|uint32(b[8])), at)
-	if stream>>4 != 0xe { // video
-		return
-	}
-	es := b[min(9+int(b[8]), len(b)):]
-	m.startCodes(es, at)
-}
-
-// startCodes records which units a picture begins with, up to the first slice.
-func (m *Meter) startCodes(b []byte, at int64) {
-	const look = 64
-	b = b[:min(len(b), look)]
-	for i, order := 0, 0; i+3 < len(b) && order < 4; i++ {
-		if b[i+2] > 1 { // no start code reaches here
-			i += 2
-			continue
-		}
-		if b[i] != 0 || b[i+1] != 0 || b[i+2] != 1 {
-			continue
-		}
-		long := uint32(0)
-		if i > 0 && b[i-1] == 0 {
-			long = 1
-		}
-		unit := b[i+3]
-		m.tokens.add(token(FamilySlice, 1<<24|long<<16|uint32(unit)), at)
-		rest := b[i+4:]
-		order++
-		switch kind := unit & 0x1f; {
-		case unit == 0xb3: // MPEG-2 sequence header: size, aspect, frame rate, bit rate
-			if len(rest) >= 4 {
-				m.tokens.add(token(FamilyParameter, uint32(hashBytes(0xb3, rest[:4]))), at)
-			}
-			return
-		case unit == 0x00: // MPEG-2 picture: its coding type follows
-			// An H.265 unit of type 0 has a 1 behind it (its temporal id plus one).
-			if len(rest) >= 2 && rest[0] != 1 {
-				m.tokens.add(token(FamilySlice, 2<<24|uint32(rest[1]>>3&7)), at)
-			}
-			return
-		case unit == 0x40 || unit == 0x42: // H.265 VPS, SPS
-			m.parameterTokens(unit, rest, false, at)
-		case unit == 0x67 || unit == 0x27 || unit == 0x47:
-			m.parameterTokens(kind, rest, false, at)
-		case unit&0x80 == 0 && (unit == 0x41 || unit == 0x61 || unit == 0x21 || unit == 0x65 || unit == 0x25 || unit == 0x45):
-			if s, ok := sliceToken(kind, rest); ok {
-				m.tokens.add(s, at)
-			}
-			return
-		}
-	}
 }
