@@ -219,18 +219,12 @@ func TestMediaEndsWithoutTheBus(t *testing.T) {
 	o.dark()
 }
 
-// Leases are renewed for as long as all is well.
-func TestLeasesAreRenewed(t *testing.T) {
+// Leases are renewed: media goes on after the first would have run out. That none runs
+// out for a moment is seen where no machine can stall: sim: TestLeasesAreRenewed.
+func TestMediaOutlivesItsFirstLease(t *testing.T) {
 	t.Parallel()
 	o := newOnAir(t)
 	o.join()
 	time.Sleep(2 * testLease)
 	o.until("more of the picture", func(before int64) bool { return o.delivered.Load() > before+50 })
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, e := range o.events {
-		if e.Kind == gk.EventLeaseLapsed {
-			t.Errorf("%+v", e)
-		}
-	}
 }

@@ -12,11 +12,14 @@ import (
 
 // newCase is a world with one transport, in fine weather, whose devices have been
 // sending for a while.
-func newCase(t *testing.T) *world {
+func newCase(t *testing.T, set ...func(*streamConfig)) *world {
 	t.Helper()
 	for seed := uint64(1); ; seed++ {
 		w := newWorld(Options{Seed: seed, Calm: true, Dir: t.TempDir()})
 		t.Cleanup(w.stop)
+		for _, f := range set {
+			f(&w.config)
+		}
 		if w.setUp(); len(w.transports) == 1 {
 			w.pass(3 * time.Second)
 			return w
@@ -86,5 +89,25 @@ func TestRecordedOrdersMeanNothingToATransportThatStartedAnew(t *testing.T) {
 	}
 	if w.check.delivered == before {
 		t.Error("nothing is delivered")
+	}
+}
+
+// Leases are renewed for as long as all is well: none runs out, for no moment. No key
+// changes meanwhile, which would bring a lease of its own.
+func TestLeasesAreRenewed(t *testing.T) {
+	w := newCase(t, func(c *streamConfig) { c.every, c.packets = time.Hour, 0 })
+	length := w.config.lease
+	for range 5 {
+		before := w.check.delivered
+		w.pass(length)
+		if w.check.delivered == before {
+			t.Fatal("nothing is delivered")
+		}
+	}
+	for id := range w.check.lapsed {
+		t.Errorf("a lease at %s ran out", id)
+	}
+	for _, v := range w.check.violations {
+		t.Error(v)
 	}
 }
