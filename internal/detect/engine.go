@@ -69,7 +69,7 @@ func Detectors(p *Profile) (accusing, advisory []Detector) {
 			newCount(p, stale, "stale", Source, 5, "a packet was sent again more than a second after its time"),
 			newCount(p, echoes, "echo", Source, p.echoFloor(), "a payload of the last 3 s was sent again under a new number"),
 			newCount(p, overCap, "over-cap", Source, 2, "a packet was larger than this source's largest"),
-			newCount(p, violations, "order", Source, 3, "fragments, frame ends or continuity counters were out of order though no packet was missing"),
+			newCount(p, violations, "order", Source, 2, "fragments, frame ends or continuity counters were out of order though no packet was missing"),
 			newCount(p, jumps, "renumbering", Source, 3, "the sequence numbers jumped"),
 			newGrammar(p, "grammar", feature.FamilyHeader, feature.FamilyUnit, feature.FamilySlice),
 			newGrammar(p, "parameter-set", feature.FamilyParameter),

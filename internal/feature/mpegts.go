@@ -55,6 +55,7 @@ type tsState struct {
 	breaks uint16
 	size   int   // of the payload before
 	over   Token // the word for that
+	reach  reach
 }
 
 // tsStart remembers with which words a unit began.
@@ -103,6 +104,9 @@ func (m *Meter) observeTS(p *Packet, consecutive bool) {
 		m.tokens.occasion(w, p.At)
 	}
 	b, whole := p.Payload, !p.cut()
+	if !whole && len(b) >= 4 && s.reach.leaps(binary.BigEndian.Uint32(b), b, n, consecutive) {
+		m.w.Violations++
+	}
 	var first []byte // what is visible in the first TS packet
 	var where part
 	for i := 0; i <= len(b)-4; {
