@@ -1,9 +1,12 @@
 package detect
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 
 	"github.com/gaitkeeper/gaitkeeper/internal/feature"
 )
@@ -127,6 +130,41 @@ func (f *Forest) Score(x []float64) float64 {
 	return math.Exp2(-sum / float64(len(f.Roots)) / f.Mean)
 }
 
+// Blame says which features set x apart from usual, in shares that add up to 1; all are 0
+// where no tree isolates x sooner than the average row. It is the local form of DIFFI
+// (Carletti, Terzi, Susto: Interpretable Anomaly Detection with DIFFI, 2023): every tree
+// gives the features on x's path the more, the shorter that is. Here only those cuts count
+// that part x from usual: the others are on the path by the dice alone.
+func (f *Forest) Blame(x, usual []float64) []float64 {
+	shares, total := make([]float64, len(x)), 0.0
+	var seen []int8
+	for _, root := range f.Roots {
+		at, n := root, &f.Nodes[root]
+		for seen = seen[:0]; n.Feature >= 0; n = &f.Nodes[at] {
+			k := n.Feature
+			left := float32(x[k]) <= n.Cut
+			if left != (float32(usual[k]) <= n.Cut) && !slices.Contains(seen, k) {
+				seen = append(seen, k)
+			}
+			if at++; !left {
+				at = n.Right
+			}
+		}
+		if h := float64(n.Cut); h > 0 && h < f.Mean {
+			for _, k := range seen {
+				shares[k] += 1/h - 1/f.Mean
+				total += 1/h - 1/f.Mean
+			}
+		}
+	}
+	for k := range shares {
+		if total > 0 {
+			shares[k] /= total
+		}
+	}
+	return shares
+}
+
 // check refuses a forest that Score could not walk to its end: children lie behind
 // their parent, inside the array.
 func (f *Forest) check(features int) error {
@@ -174,9 +212,32 @@ func (d isolation) Score(v *View) Evidence {
 	e.Value = d.p.Forest.Score(v.V1[:])
 	e.Score = max(0, (e.Value-0.4)/(e.Limit-0.4))
 	if e.Score >= v.Said {
-		f := furthest(&v.V1, &d.p.Seconds, allFeatures[:]...)
-		e.Text = fmt.Sprintf("no second that was learned is like the last, which is furthest from them in this: %s (isolation %.2f, by habit at most %.2f, limit %.2f)",
-			against(f, v.V1[f], &d.p.Seconds[f]), e.Value, d.p.ForestMax, e.Limit)
+		e.Text = fmt.Sprintf("no second that was learned is like the last, which is told from them by this: %s (isolation %.2f, by habit at most %.2f, limit %.2f)",
+			d.apart(v), e.Value, d.p.ForestMax, e.Limit)
 	}
 	return e
+}
+
+// maxBlamed bounds the features that an evidence names, and leastBlamed is the share of
+// the first one's that a further one has.
+const maxBlamed, leastBlamed = 3, 0.4
+
+// apart says by which statistics the forest tells the last second from those that it learned.
+func (d isolation) apart(v *View) string {
+	var usual feature.Vector
+	for f := range usual {
+		usual[f] = d.p.Seconds[f].Median
+	}
+	shares := d.p.Forest.Blame(v.V1[:], usual[:])
+	order := slices.SortedStableFunc(slices.Values(allFeatures[:]), func(a, b feature.Feature) int { return cmp.Compare(shares[b], shares[a]) })
+	if shares[order[0]] == 0 {
+		order[0] = furthest(&v.V1, &d.p.Seconds, allFeatures[:]...)
+	}
+	var say []string
+	for i, f := range order[:maxBlamed] {
+		if i == 0 || shares[f] > 0 && shares[f] >= leastBlamed*shares[order[0]] {
+			say = append(say, against(f, v.V1[f], &d.p.Seconds[f]))
+		}
+	}
+	return strings.Join(say, "; ")
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -155,5 +156,53 @@ func BenchmarkForest(b *testing.B) {
 	f := GrowForest(rows, forestTrees, forestSamples, rng)
 	for i := 0; b.Loop(); i++ {
 		f.Score(rows[i%len(rows)])
+	}
+}
+
+// TestForestSaysWhatItGoesBy: the statistics that set a second apart are named with their
+// values, and none that is as ever; together where it takes several.
+func TestForestSaysWhatItGoesBy(t *testing.T) {
+	rng := rand.New(rand.NewPCG(8, 8))
+	rows := make([]feature.Vector, 400)
+	p := &Profile{}
+	for i := range rows {
+		for k := range rows[i] {
+			rows[i][k] = 10 + rng.NormFloat64()/10
+		}
+	}
+	for k := range p.Seconds {
+		p.Seconds[k] = Spread{Mean: 10, Median: 10, MAD: 0.1, Deviation: 0.1}
+	}
+	p.learnForest(rows, 1)
+	for _, row := range [][]feature.Feature{{feature.SizeMean}, {feature.ByteRate, feature.FrameRate}, {feature.SizeMean, feature.FrameRate, feature.ByteRate}} {
+		v := &View{OK1: true}
+		for k := range v.V1 {
+			v.V1[k] = 10 + rng.NormFloat64()/20
+		}
+		for _, k := range row {
+			v.V1[k] = 13
+		}
+		e := isolation{p, 0}.Score(v)
+		named := 0
+		for _, f := range allFeatures {
+			switch said := strings.Contains(e.Text, against(f, v.V1[f], &p.Seconds[f])); {
+			case said && !slices.Contains(row, f):
+				t.Errorf("%s is as ever, and is named in %q", f.Words(), e.Text)
+			case said:
+				named++
+			}
+		}
+		if named < min(2, len(row)) {
+			t.Errorf("%d statistics of %d are named in %q", named, len(row), e.Text)
+		}
+	}
+	usual := make([]float64, feature.Features)
+	for k := range usual {
+		usual[k] = 10
+	}
+	for k, share := range p.Forest.Blame(usual, usual) {
+		if share != 0 {
+			t.Errorf("the middle of what was learned is set apart by %s", feature.Feature(k).Words())
+		}
 	}
 }
