@@ -150,13 +150,18 @@ func (t *recentTable) seen(hash uint64, counter, ms uint32) (known, same bool) {
 	bucket := &t.buckets[hash>>32&uint64(len(t.buckets)-1)]
 	now := ms/recentUnit&recentAge | counter<<counterAt
 	print := uint32(hash)&^(recentAge|counterBits) | recentTaken
+	const other = ^uint32(recentAge | counterBits)
+	e0, e1, e2, e3 := bucket[0], bucket[1], bucket[2], bucket[3]
+	if (e0^print)&other != 0 && (e1^print)&other != 0 && (e2^print)&other != 0 && (e3^print)&other != 0 {
+		bucket[0], bucket[1], bucket[2], bucket[3] = print|now, e0, e1, e2
+		return false, false
+	}
 	for i, e := range bucket {
-		if e&^(recentAge|counterBits) == print {
+		if (e^print)&other == 0 {
 			bucket[i] = print | now
 			return (now-e)&recentAge < echoAge/recentUnit, (now^e)&counterBits == 0
 		}
 	}
-	bucket[3], bucket[2], bucket[1], bucket[0] = bucket[2], bucket[1], bucket[0], print|now
 	return false, false
 }
 

@@ -30,8 +30,8 @@ func hashBytes(seed uint64, b []byte) uint64 {
 
 // hashVisible hashes the visible bytes of a payload, 24 or more, in two chains at a time.
 func hashVisible(seed uint64, b []byte) uint64 {
-	last := b[len(b)-8:]
-	one := mix(binary.LittleEndian.Uint64(b)^seed, binary.LittleEndian.Uint64(b[8:]))
-	two := mix(binary.LittleEndian.Uint64(b[16:])^uint64(len(b)), binary.LittleEndian.Uint64(last))
+	first, last := (*[24]byte)(b), binary.LittleEndian.Uint64(b[len(b)-8:])
+	one := mix(binary.LittleEndian.Uint64(first[:])^seed, binary.LittleEndian.Uint64(first[8:]))
+	two := mix(binary.LittleEndian.Uint64(first[16:])^uint64(len(b)), last)
 	return mix(one^bits.RotateLeft64(two, 29), 0x2545f4914f6cdd1d)
 }

@@ -118,7 +118,11 @@ func (m *Meter) Observe(p *Packet) {
 	if p.cut() {
 		m.w.CutPackets++
 	}
-	if len(p.Payload) > 0 && m.form != Hidden {
+	switch {
+	case len(p.Payload) == 0 || m.form == Hidden:
+	case m.form == TS:
+		m.observeTS(p, consecutive)
+	default:
 		m.payload(p, consecutive)
 	}
 	m.marker = p.Marker
@@ -129,8 +133,6 @@ func (m *Meter) Observe(p *Packet) {
 func (m *Meter) payload(p *Packet, consecutive bool) {
 	b := p.Payload
 	switch m.form {
-	case TS:
-		m.observeTS(p, consecutive)
 	case H264:
 		m.observeH264(p, consecutive)
 		if t := b[0] & 0x1f; (t == rtpFUA || t == nalSlice || t == nalIDR) && len(b) > 2 {
