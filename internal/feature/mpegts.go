@@ -51,6 +51,7 @@ type tsPID struct {
 type tsState struct {
 	pids   [32]tsPID
 	starts [4]tsStart
+	recent uint8 // place of the newest TS packet's PID
 	sizeAt place // of the word of the payload before
 	breaks uint16
 	size   int   // of the payload before
@@ -80,7 +81,8 @@ func (s *tsState) roll(moved bool) {
 // of finds the place of the PID of a TS header.
 func (s *tsState) of(header uint32) *tsPID {
 	pid := uint16(header >> 8 & 0x1fff)
-	t := &s.pids[pid*0x9e37>>11]
+	s.recent = uint8(pid * 0x9e37 >> 11)
+	t := &s.pids[s.recent&31]
 	if t.pid != pid+1 {
 		*t = tsPID{pid: pid + 1, after: s.breaks - 1}
 	}
@@ -109,9 +111,12 @@ func (m *Meter) observeTS(p *Packet, consecutive bool) {
 	}
 	var first []byte // what is visible in the first TS packet
 	var where part
+	t := &s.pids[s.recent&31] // most likely the next one's as well
 	for i := 0; i <= len(b)-4; {
 		header := binary.BigEndian.Uint32(b[i:])
-		t := s.of(header)
+		if !t.goesOn(header, s.breaks) {
+			t = s.of(header)
+		}
 		if whole && i <= len(b)-tsSize && t.goesOn(header, s.breaks) {
 			if i == 0 {
 				first, where = b[4:tsSize], inside
