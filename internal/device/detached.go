@@ -61,6 +61,9 @@ func (d *Detached) Begin() (err error) {
 // settle does what the session wants done.
 func (d *Detached) settle() {
 	d.x.perform(context.Background())
+	for d.x.looking > 0 { // nothing runs beside: what was looked up is here
+		d.x.take(<-d.x.found)
+	}
 	d.x.prepare()
 }
 
