@@ -152,6 +152,8 @@ func (r *reel) judge(live liveView, replayer *tune.Replayer, from time.Time) (*t
 		return nil, fmt.Errorf("the payload was %s then and is %s now", r.form, live.modes[0].Anchor.Form)
 	case from.Sub(r.from) <= tune.LeadHops*feature.Hop:
 		return nil, fmt.Errorf("%v before it are too little for the detectors", from.Sub(r.from))
+	case !r.end().After(from): // a part was not written
+		return nil, fmt.Errorf("what is left of the windows ends %v before it", from.Sub(r.end()))
 	}
 	t := replayed(live, r.windows, r.flags)
 	t.From = r.from
