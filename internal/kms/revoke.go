@@ -14,17 +14,36 @@ import (
 // defaultLease is how long armed keys serve on without this service's word.
 const defaultLease = time.Minute
 
+// obeyed names an order to revoke a device.
+type obeyed struct {
+	asking string // see [bus.Asking]
+	device gk.DeviceID
+}
+
 func refuseRevoked(id gk.DeviceID) error {
 	return bus.Refuse(bus.CodeRevoked, "device %s is revoked: to trust it again, run gaitkeeper enroll %s and join anew", id, id)
 }
 
+// maxObeyed bounds the revocations that are remembered.
+const maxObeyed = 256
+
 // revoke persists that a device is given no key any more; a join token that it
 // did not use yet is void. What it holds already ends when the transports
 // disarm, or with their leases.
+//
+// A repetition may come late, from a server of the bus that stood still, when the device
+// was enrolled anew meanwhile: that enrolment is not what was revoked.
 func (s *Service) revoke(ctx context.Context, req bus.RevokeRequest) (bus.RevokeReply, error) {
 	before, err := s.device(ctx, req.Device)
 	if err != nil {
 		return bus.RevokeReply{}, err
+	}
+	order := obeyed{bus.Asking(ctx), req.Device}
+	s.mu.Lock()
+	again := order.asking != "" && slices.Contains(s.obeyed, order)
+	s.mu.Unlock()
+	if again {
+		return bus.RevokeReply{Device: before.DeviceRecord, Lease: s.cfg.Lease}, nil
 	}
 	if err := s.changeDevice(ctx, req.Device, func(d *deviceRecord) { d.Revoked = true }); err != nil {
 		return bus.RevokeReply{}, err
@@ -35,6 +54,10 @@ func (s *Service) revoke(ctx context.Context, req bus.RevokeRequest) (bus.Revoke
 	if !before.Revoked {
 		s.tell(gk.Event{Kind: gk.EventDeviceRevoked, Device: req.Device})
 	}
+	s.mu.Lock()
+	s.obeyed = append(s.obeyed, order)
+	s.obeyed = s.obeyed[max(0, len(s.obeyed)-maxObeyed):]
+	s.mu.Unlock()
 	now, err := s.device(ctx, req.Device)
 	return bus.RevokeReply{Device: now.DeviceRecord, Lease: s.cfg.Lease}, err
 }

@@ -76,6 +76,35 @@ func TestStanding(t *testing.T) {
 	refused(t, err, bus.CodeBadRequest)
 }
 
+// A revocation that comes again, when the device was enrolled anew since, is the one from
+// before; another one is not.
+func TestLateRevocationSparesANewEnrolment(t *testing.T) {
+	s := newSite(t, store.NewMemory())
+	s.enrolled("cam-1", "stage")
+	revoke := func(asking string) bool {
+		t.Helper()
+		rep, err := s.revoke(bus.WithAsking(t.Context(), asking), bus.RevokeRequest{Device: "cam-1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rep.Device.Revoked
+	}
+	if !revoke("a") || !revoke("a") {
+		t.Error("the device is not revoked")
+	}
+	s.enrolled("cam-1", "stage")
+	if revoke("a") {
+		t.Error("a late repetition revoked the new enrolment")
+	}
+	if !revoke("b") {
+		t.Error("the new enrolment is not revoked")
+	}
+	s.enrolled("cam-1", "stage")
+	if !revoke("") || !revoke("") {
+		t.Error("who does not repeat is not heard")
+	}
+}
+
 // The word that keys may serve on is signed, for the transport and the beat that
 // were named, and for those sessions alone that are in good standing.
 func TestLeasesAreSigned(t *testing.T) {

@@ -60,6 +60,7 @@ type Service struct {
 	devices   map[gk.DeviceID]cachedDevice
 	receivers map[[32]byte]*receiver
 	unsaved   map[*stream]struct{}
+	obeyed    []obeyed // the last revocations, oldest first
 }
 
 // New opens the key store, or makes one in an empty store: data-encryption key,
