@@ -80,7 +80,7 @@ func (n *NATS) Request(ctx context.Context, subject string, data []byte, repeata
 			if !n.back(ctx) {
 				return nil, err
 			}
-		case !late:
+		case !late || errors.Is(err, ErrNoResponder):
 			return nil, err
 		}
 	}

@@ -111,6 +111,18 @@ func TestRepeatableRequestIsAskedAgain(t *testing.T) {
 	}
 }
 
+// TestRepeatableRequestThatReachesNobody ends as any other: nobody is there to have lost it.
+func TestRepeatableRequestThatReachesNobody(t *testing.T) {
+	s := listen(t, 0)
+	asker := dial(t, s)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := asker.Request(ctx, "nobody", nil, true)
+	if n, most := asker.nc.Stats().OutMsgs, uint64(resubscribeGrace/resubscribePace); !errors.Is(err, ErrNoResponder) || n > most {
+		t.Errorf("%v, after %d requests of %d", err, n, most)
+	}
+}
+
 // TestRepetitionIsWorkedOnOnce: a responder that is slow is not asked to do the same
 // again; who asks later gets the answer.
 func TestRepetitionIsWorkedOnOnce(t *testing.T) {
