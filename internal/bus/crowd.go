@@ -88,8 +88,11 @@ func TurnedAway() map[string]uint64 {
 }
 
 // busyAnswer is the answer of a responder that refuses for that.
-func busyAnswer(subject string) []byte {
-	b, err := encMode.Marshal(answer{Refusal: busy(subject)})
+func busyAnswer(subject string) []byte { return refusalAnswer(busy(subject)) }
+
+// refusalAnswer is an answer that only refuses.
+func refusalAnswer(r *Refusal) []byte {
+	b, err := encMode.Marshal(answer{Refusal: r})
 	if err != nil {
 		return nil
 	}

@@ -162,8 +162,12 @@ func (n *NATS) Respond(subject string, handle func(context.Context, string, []by
 		}
 		go func() {
 			b := handle(WithAsking(ctx, asking), m.Subject, m.Data)
-			// A failed reply needs no handling: the asker's deadline covers it.
-			_ = inside.leave(asking, m, same).Respond(b)
+			// A failed reply needs no handling: the asker's deadline covers it. One that is
+			// too large would be asked for, and made, again and again until then.
+			to := inside.leave(asking, m, same)
+			if err := to.Respond(b); errors.Is(err, nats.ErrMaxPayload) {
+				_ = to.Respond(refusalAnswer(&Refusal{CodeInternal, fmt.Sprintf("%s: an answer of %d bytes is more than the bus carries", m.Subject, len(b))}))
+			}
 		}()
 	})
 	if err != nil {

@@ -123,6 +123,29 @@ func TestRepeatableRequestThatReachesNobody(t *testing.T) {
 	}
 }
 
+// TestAnswerTooLargeIsRefused: its asker is told, and not left to ask until his deadline.
+func TestAnswerTooLargeIsRefused(t *testing.T) {
+	s := listen(t, 0)
+	asker, service := dial(t, s), dial(t, s)
+	var n atomic.Int64
+	const question = Repeatable[int, []byte]("gk.test.large")
+	if _, err := question.Serve(service, func(context.Context, int) ([]byte, error) {
+		n.Add(1)
+		return make([]byte, service.nc.MaxPayload()), nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := service.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var refusal *Refusal
+	if _, err := question.Do(ctx, asker, 1); !errors.As(err, &refusal) || refusal.Code != CodeInternal || n.Load() != 1 {
+		t.Errorf("%v, after %d answers", err, n.Load())
+	}
+}
+
 // TestRepetitionIsWorkedOnOnce: a responder that is slow is not asked to do the same
 // again; who asks later gets the answer.
 func TestRepetitionIsWorkedOnOnce(t *testing.T) {
