@@ -88,7 +88,7 @@ func startBroker(cfg brokerConfig) (*broker, error) {
 		JetStreamMaxMemory: 64 << 20,
 		JetStreamMaxStore:  16 << 30,
 
-		MaxPayload:                 256 << 10,
+		MaxPayload:                 bus.MaxPayload,
 		MQTT:                       mqtt,
 		CustomClientAuthentication: b.gate,
 	}

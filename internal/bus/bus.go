@@ -15,6 +15,11 @@ import (
 	gk "github.com/gaitkeeper/gaitkeeper"
 )
 
+// MaxPayload is how many bytes a message, a request or an answer may have. It is NATS'
+// own default, so that somebody else's cluster carries what the embedded server does; the
+// list of two thousand streams fits.
+const MaxPayload = 1 << 20
+
 // Conn is a connection to the service bus, in the shape of NATS.
 //
 // Handlers of Subscribe run one at a time for a subscription, in order. Handlers

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -298,4 +299,23 @@ func TestRequestEndsWithItsConnection(t *testing.T) {
 	if err := <-ended; !errors.Is(err, ErrCut) {
 		t.Errorf("ended with %v, want ErrCut", err)
 	}
+}
+
+func TestListOfAThousandStreamsFits(t *testing.T) {
+	var list StreamsReply
+	for i := range 1000 {
+		id := fmt.Sprintf("a-stream-with-a-name-of-usual-length-%04d", i)
+		now := time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC)
+		status := StreamStatus{Transport: "transport-of-the-site-1", Stream: gk.StreamID(id), Epoch: 1 << 20, Highest: 1 << 40, Delivered: 1 << 40,
+			Bytes: 1 << 50, Lost: 1 << 20, Dropped: map[string]uint64{"replay": 1 << 20, "unknown-epoch": 1 << 20, "forged": 1 << 20, "late": 1 << 20},
+			SilentMs: 1 << 20, Viewers: 9, Sent: 1 << 40, PathLoss: 1 << 20, Vouched: 1 << 40, Foreign: 1 << 20}
+		list.Streams = append(list.Streams, StreamInfo{Stream: gk.StreamID(id), Device: gk.DeviceID(id), State: "recovering", Epoch: 1 << 20, KeySince: now,
+			Rotations: 1 << 20, ByReason: map[gk.Reason]uint64{gk.ReasonStart: 1 << 20, gk.ReasonDiscontinuity: 1 << 20, gk.ReasonRecovery: 1 << 20},
+			LastTook: time.Second, LastReason: gk.ReasonDiscontinuity, Rotating: true, SSRC: 1 << 31, Sent: 1 << 40, Status: []StreamStatus{status}, Started: now})
+	}
+	b, err := encMode.Marshal(list)
+	if err != nil || len(b) > MaxPayload*3/4 {
+		t.Errorf("%d bytes of at most %d: %v", len(b), MaxPayload, err)
+	}
+	t.Logf("%d bytes a stream", len(b)/len(list.Streams))
 }
