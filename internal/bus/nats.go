@@ -64,13 +64,14 @@ const (
 func (n *NATS) Request(ctx context.Context, subject string, data []byte, repeatable bool) ([]byte, error) {
 	m := nats.NewMsg(subject)
 	m.Data = data
+	tries := int(resubscribeGrace / resubscribePace)
 	if !repeatable {
-		return n.ask(ctx, m)
+		return n.ask(ctx, m, &tries)
 	}
 	m.Header.Set(headerAsking, rand.Text())
 	for patience := repeatFirst; ; patience = min(2*patience, repeatMax) {
 		once, cancel := context.WithTimeout(ctx, patience)
-		b, err := n.ask(once, m)
+		b, err := n.ask(once, m, &tries)
 		late := once.Err() != nil
 		cancel()
 		switch {
@@ -106,8 +107,9 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// ask asks until somebody has heard it.
-func (n *NATS) ask(ctx context.Context, m *nats.Msg) ([]byte, error) {
+// ask asks until somebody has heard it, or nobody has in so many tries, which a request's
+// repetitions share.
+func (n *NATS) ask(ctx context.Context, m *nats.Msg, tries *int) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	lost := n.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
@@ -117,7 +119,7 @@ func (n *NATS) ask(ctx context.Context, m *nats.Msg) ([]byte, error) {
 			cancel(ErrCut)
 		}
 	}()
-	tries, pace := resubscribeGrace/resubscribePace, busyPace
+	pace := busyPace
 	for {
 		answer, err := n.nc.RequestMsgWithContext(ctx, m)
 		switch {
@@ -130,7 +132,7 @@ func (n *NATS) ask(ctx context.Context, m *nats.Msg) ([]byte, error) {
 			}
 			err = busy(m.Subject)
 		case errors.Is(err, nats.ErrNoResponders):
-			if tries--; tries == 0 {
+			if *tries--; *tries <= 0 {
 				return nil, ErrNoResponder
 			}
 			if wait(ctx, resubscribePace) {

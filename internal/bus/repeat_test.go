@@ -235,7 +235,7 @@ func TestResponderIsBounded(t *testing.T) {
 		for inside.Load() < maxAtOnce {
 			time.Sleep(time.Millisecond)
 		}
-		short, stop := context.WithTimeout(ctx, 100*time.Millisecond)
+		short, stop := context.WithTimeout(ctx, 2*time.Second)
 		defer stop()
 		if _, err := call.Do(short, a, -1); CodeOf(err) != CodeBusy {
 			t.Errorf("one more: %v", err)
