@@ -241,7 +241,7 @@ func (r *ramp) line() (slope, deviation float64) {
 func lg(x float64) float64 { return math.Log2(math.Max(x, 1)) }
 
 // drift accuses a volume that is walked up: straight, steeper than what the
-// baseline's picture ever did from one block to the next, and again so a block later and two, to
+// baseline's picture ever did from one block to the next, and again so a block later, to
 // above all of the baseline. A cut is one step; a picture that grows richer does it unevenly, and is
 // not for long in line; a rate control that comes back to its rate is, and stops there.
 type drift struct {
@@ -259,11 +259,10 @@ const (
 	// rich doubles the volume in that time, in as straight a line; who wants to go
 	// unseen takes small steps.
 	driftMost = 0.35
-	// driftGone is for how many blocks the line must have gone on, driftSpan among how many
-	// hops it is looked for, a block and two ago.
-	driftGone = 2
+	// driftPast is how many hops ago the line is looked for that goes on now, and
+	// driftSpan among how many.
+	driftPast = rampBlock + driftSpan/2
 	driftSpan = 3 * hopsPerSecond
-	driftPast = driftGone*rampBlock + driftSpan/2
 )
 
 func (*drift) Name() string { return "drift" }
@@ -272,13 +271,9 @@ func (d *drift) Score(v *View) Evidence {
 	limit := max(driftSlope, driftBaseline*d.p.StepMax) * d.p.margin()
 	e := Evidence{Kind: "drift", Class: Source, Limit: limit}
 	d.r.add(&v.Hop)
-	before := math.Inf(1) // the least of the blocks' best
-	for block := range driftGone {
-		best := 0.0
-		for i := range driftSpan {
-			best = max(best, d.past[(d.next+block*rampBlock+i)%driftPast])
-		}
-		before = min(before, best)
+	before := 0.0
+	for i := range driftSpan {
+		before = max(before, d.past[(d.next+i)%driftPast])
 	}
 	now := &d.past[d.next]
 	d.next = (d.next + 1) % driftPast

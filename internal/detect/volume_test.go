@@ -30,11 +30,11 @@ func TestDriftMustGoOn(t *testing.T) {
 		}
 		return -1
 	}
-	if at := alarm(hops); at < (rampBlocks+driftGone)*rampBlock-driftSpan || at > (rampBlocks+driftGone)*rampBlock+driftSpan {
+	if at := alarm(hops); at < rampBlocks*rampBlock || at > (rampBlocks+1)*rampBlock+driftSpan {
 		t.Errorf("a walk alarms at hop %d", at)
 	}
-	// The line of five blocks is seen while the rise ends, or goes on for a block.
-	if at := alarm((rampBlocks+1)*rampBlock - 4*hopsPerSecond); at >= 0 {
+	// The line of five blocks is seen while the rise ends.
+	if at := alarm(rampBlocks*rampBlock - 4*hopsPerSecond); at >= 0 {
 		t.Errorf("a rise that ends alarms at hop %d", at)
 	}
 	// A rate control comes back to where the baseline was, and a walk goes beyond.
